@@ -1,0 +1,25 @@
+"""StyleGAN2 as a plugin of the zoo; light: the model module is named here, not imported."""
+
+from zoo.plugin import Architecture, Weights, hookimpl
+
+EMOJI32 = Weights(
+    summary="Noto emoji without smileys, 32x32",
+    license="Apache-2.0",
+    bundled="zoo_stylegan:weights/emoji32",
+    resolution=32,
+    data="emoji:-smileys-emotion",
+)
+
+
+@hookimpl
+def zoo_architectures() -> list[Architecture]:
+    return [
+        Architecture(
+            "stylegan",
+            model="zoo_stylegan.model:StyleGAN",
+            summary="StyleGAN2: a mapped style modulates each layer",
+            paper="Karras et al., 2020, arXiv:1912.04958",
+            weights={"emoji32": EMOJI32},
+            default="emoji32",
+        )
+    ]

@@ -1,0 +1,218 @@
+"""The networks of StyleGAN2: mapping, synthesis and discriminator (Karras et al., 2020, figures 2 and 7)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import log2, sqrt
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo.noise import Noise
+from zoo_stylegan.layers import Conv, Dense, ModulatedConv, activate, minibatch_stddev, upsample
+
+if TYPE_CHECKING:
+    from zoo_stylegan.model import StyleGANConfig
+
+HALF = sqrt(0.5)      # each branch of a residual sum, so that the sum keeps unit variance
+
+
+def channels_at(config: StyleGANConfig, resolution: int) -> int:
+    return min(config.channel_base // resolution, config.channel_max)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Scale each row [N, C] to a mean square of 1."""
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+class Mapping(nn.Module):
+    """z [N, z] and one-hot labels [N, classes] -> w [N, w]; without z (the discriminator's) labels alone."""
+
+    def __init__(self, z: int, classes: int, w: int, layers: int, rate: float):
+        super().__init__()
+        self.embed = Dense(classes, w) if classes else None
+        widths = [z + (w if classes else 0)] + [w] * layers
+        self.layers = nn.ModuleList(Dense(a, b, rate=rate, active=True) for a, b in pairwise(widths))
+
+    def forward(self, z: Tensor | None, labels: Tensor | None) -> Tensor:
+        inputs = [] if z is None else [unit(z.float())]
+        if self.embed is not None and labels is not None:
+            inputs.append(unit(self.embed(labels)))
+        x = torch.cat(inputs, dim=1)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU; [N, a, h, w] -> [N, b, h, w], or twice that with `up`."""
+
+    def __init__(self, a: int, b: int, config: StyleGANConfig, resolution: int, *, up: bool = False):
+        super().__init__()
+        self.conv = ModulatedConv(a, b, 3, config.w, up=up)
+        self.noise_const = nn.Buffer(torch.randn(resolution, resolution))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(b))
+        self.clamp = config.conv_clamp
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
+        x = self.conv(x, w)
+        if noise is not None:
+            x = x + (noise * self.noise_strength).to(x.dtype)
+        return activate(x + self.bias[:, None, None].to(x.dtype), gain, self.clamp)
+
+
+class ToImage(nn.Module):
+    """Modulated 1x1 convolution to colour channels, without demodulation."""
+
+    def __init__(self, a: int, config: StyleGANConfig):
+        super().__init__()
+        self.conv = ModulatedConv(a, config.channels, 1, config.w, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(config.channels))
+        self.clamp = config.conv_clamp
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        x = self.conv(x, w) + self.bias[:, None, None].to(x.dtype)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class SynthesisBlock(nn.Module):
+    """All layers of one resolution; the first block starts from a learned constant."""
+
+    def __init__(self, resolution: int, config: StyleGANConfig):
+        super().__init__()
+        width = channels_at(config, resolution)
+        first, last = resolution == 4, resolution == config.resolution
+        self.kind = config.synthesis
+        if first:
+            self.const = nn.Parameter(torch.randn(width, 4, 4))
+        else:
+            below = channels_at(config, resolution // 2)
+            self.conv0 = SynthesisLayer(below, width, config, resolution, up=True)
+            if self.kind == "resnet":
+                self.skip = Conv(below, width, 1, bias=False, active=False, up=True)
+        self.conv1 = SynthesisLayer(width, width, config, resolution)
+        self.to_image = ToImage(width, config) if last or self.kind == "skip" else None
+        self.first = first
+        self.styles = 1 if first else 2      # how many w this block's convolutions take
+
+    def forward(
+        self, x: Tensor | None, image: Tensor | None, w: Tensor, noise: list[Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Take features, image so far, w [N, styles + 1, w] and a noise plane a layer; return features and image."""
+        if x is None:
+            x = self.const.expand(len(w), -1, -1, -1)
+            x = self.conv1(x, w[:, 0], noise[0])
+        elif self.kind == "resnet":
+            y = self.skip(x, gain=HALF)
+            x = self.conv0(x, w[:, 0], noise[0])
+            x = y + self.conv1(x, w[:, 1], noise[1], gain=HALF)
+        else:
+            x = self.conv0(x, w[:, 0], noise[0])
+            x = self.conv1(x, w[:, 1], noise[1])
+        if image is not None:
+            image = upsample(image)
+        if self.to_image is not None:
+            drawn = self.to_image(x, w[:, self.styles]).float()
+            image = drawn if image is None else image + drawn
+        return x, image
+
+
+class Generator(nn.Module):
+    """Mapping and synthesis; z [N, z], one-hot labels [N, classes] -> images [N, channels, resolution, resolution]."""
+
+    def __init__(self, config: StyleGANConfig):
+        super().__init__()
+        self.mapping = Mapping(
+            config.latent, config.num_classes, config.w, config.mapping_layers, config.mapping_rate
+        )
+        self.w_average = nn.Buffer(torch.zeros(config.w))      # where truncation pulls to
+        resolutions = [4 << i for i in range(int(log2(config.resolution)) - 1)]
+        self.blocks = nn.ModuleDict({f"{size}x{size}": SynthesisBlock(size, config) for size in resolutions})
+        self.styles = 2 * len(resolutions)      # one w for each convolution and one for the last to_image
+
+    def forward(self, z: Tensor, labels: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        return self.synthesis(self.broadcast(self.mapping(z, labels)), self.random_noise(len(z), noise))
+
+    def broadcast(self, w: Tensor) -> Tensor:
+        """w [N, w] -> [N, styles, w]."""
+        return w[:, None].expand(-1, self.styles, -1)
+
+    def synthesis(self, w: Tensor, noise: list[Tensor | None]) -> Tensor:
+        """Styles [N, styles, w] and one noise plane a layer -> raw images."""
+        x: Tensor | None = None
+        image: Tensor | None = None
+        at = 0
+        for module in self.blocks.values():
+            block = cast("SynthesisBlock", module)
+            count = block.styles
+            x, image = block(x, image, w[:, at : at + count + 1], noise[at : at + count])
+            at += count
+        assert image is not None
+        return image
+
+    def layers(self) -> list[SynthesisLayer]:
+        return [module for module in self.modules() if isinstance(module, SynthesisLayer)]
+
+    def random_noise(self, n: int, noise: Noise | None) -> list[Tensor | None]:
+        """Return fresh noise [n, 1, h, w] for each layer, or none without a source."""
+        planes = [layer.noise_const for layer in self.layers()]
+        return [None if noise is None else noise.normal(n, 1, *plane.shape) for plane in planes]
+
+    def constant_noise(self) -> list[Tensor | None]:
+        """Return each layer's stored noise [h, w]."""
+        return [layer.noise_const for layer in self.layers()]
+
+
+class DiscriminatorBlock(nn.Module):
+    """[N, a, h, w] -> [N, b, h/2, w/2]: two convolutions and, unless the kind is "orig", a shortcut."""
+
+    def __init__(self, resolution: int, config: StyleGANConfig):
+        super().__init__()
+        a, b = channels_at(config, resolution), channels_at(config, resolution // 2)
+        self.conv0 = Conv(a, a, 3, clamp=config.conv_clamp)
+        self.conv1 = Conv(a, b, 3, down=True, clamp=config.conv_clamp)
+        self.skip = Conv(a, b, 1, bias=False, active=False, down=True) if config.judging == "resnet" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.skip is None:
+            out: Tensor = self.conv1(self.conv0(x))
+        else:
+            out = self.skip(x, gain=HALF) + self.conv1(self.conv0(x), gain=HALF)
+        return out
+
+
+class Discriminator(nn.Module):
+    """Images [N, channels, resolution, resolution] and one-hot labels -> logits [N, 1]."""
+
+    def __init__(self, config: StyleGANConfig):
+        super().__init__()
+        width = channels_at(config, 4)
+        clamp = config.conv_clamp
+        self.from_image = Conv(config.channels, channels_at(config, config.resolution), 1, clamp=clamp)
+        resolutions = [config.resolution >> i for i in range(int(log2(config.resolution)) - 2)]
+        self.blocks = nn.ModuleDict({f"{size}x{size}": DiscriminatorBlock(size, config) for size in resolutions})
+        self.group, self.extra = config.stddev_group, config.stddev_channels
+        self.conv = Conv(width + self.extra, width, 3, clamp=clamp)
+        self.dense = Dense(width * 16, width, active=True)
+        self.label_size = width if config.num_classes else 1
+        self.head = Dense(width, self.label_size)
+        self.mapping = (
+            Mapping(0, config.num_classes, width, config.mapping_layers, config.mapping_rate)
+            if config.num_classes
+            else None
+        )
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.from_image(images)
+        for block in self.blocks.values():
+            x = block(x)
+        if self.extra:
+            x = minibatch_stddev(x, self.group, self.extra)
+        x = self.head(self.dense(self.conv(x).flatten(1)))
+        if self.mapping is not None:      # projection on the embedded label (Miyato and Koyama, 2018)
+            x = (x * self.mapping(None, labels)).sum(1, keepdim=True) / sqrt(self.label_size)
+        logits: Tensor = x
+        return logits

@@ -1,0 +1,27 @@
+"""A variational autoencoder as a plugin; the networks are in `zoo_vae.model`, which this light module names."""
+
+from __future__ import annotations
+
+from zoo.plugin import Architecture, Weights, hookimpl
+
+
+@hookimpl
+def zoo_architectures() -> list[Architecture]:
+    """Return the one architecture of this plugin."""
+    emoji32 = Weights(
+        summary="Noto emoji without smileys, 32x32, 7 classes",
+        license="Apache-2.0",
+        bundled="zoo_vae:weights/emoji32",
+        resolution=32,
+        data="emoji:-smileys-emotion",
+    )
+    return [
+        Architecture(
+            "vae",
+            model="zoo_vae.model:VAE",
+            summary="convolutional residual variational autoencoder that weighs its own reconstruction error",
+            paper="Kingma and Welling, 2014, arXiv:1312.6114",
+            weights={"emoji32": emoji32},
+            default="emoji32",
+        )
+    ]

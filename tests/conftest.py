@@ -1,0 +1,44 @@
+"""What all tests share: few threads, no network, a private home for caches, and tiny models that train in seconds."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+TINY = {
+    "dcgan": {"resolution": 16, "latent": 8, "generator_width": 8, "discriminator_width": 8},
+    "stylegan": {
+        "resolution": 16,
+        "latent": 16,
+        "w": 16,
+        "mapping_layers": 2,
+        "channel_base": 128,
+        "channel_max": 16,
+    },
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture()
+def tiny():
+    """Return a function that makes a tiny model of an architecture, always with the same weights."""
+    import torch
+
+    import zoo
+
+    def make(name: str, **config):
+        torch.manual_seed(0)
+        return zoo.create(name, **{**TINY[name], **config})
+
+    return make

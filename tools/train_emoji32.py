@@ -1,0 +1,71 @@
+"""Train the weights that the wheel bundles: each architecture on the bundled emoji without smileys, at 32x32.
+
+    python tools/train_emoji32.py stylegan --kimg 300 --out runs/stylegan
+    python tools/train_emoji32.py stylegan --out runs/stylegan --install
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import zoo
+from zoo.training import Run, train
+from zoo.weights import save
+
+DATA = "emoji:-smileys-emotion"
+COMMON = {"resolution": 32, "channels": 3}
+# At most 2M parameters in generator and discriminator together: 4 MB in half precision.
+CONFIGS = {
+    "dcgan": {**COMMON, "latent": 64, "generator_width": 48, "discriminator_width": 48},
+    "stylegan": {**COMMON, "latent": 128, "w": 128, "mapping_layers": 4, "channel_base": 1024, "channel_max": 128},
+    "biggan": {**COMMON, "num_classes": 8},
+    "vae": {**COMMON},
+}
+AUGMENT = ("color", "translation", "cutout")
+RECIPES = {
+    "dcgan": {"augment": ("translation", "cutout"), "batch": 32},
+    "stylegan": {"augment": AUGMENT, "batch": 32, "ema_kimg": 20.0},
+    "biggan": {"augment": ("translation", "cutout"), "batch": 32},
+    "vae": {},
+}
+ARGUMENTS = {"stylegan": {"gamma": 0.1}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("architecture", choices=CONFIGS)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--kimg", type=float, default=300)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--install", action="store_true", help="write the run's model into the plugin's weights folder")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.install:
+        return install(arguments.architecture, Run.open(arguments.out))
+    torch.manual_seed(0)
+    model = zoo.create(arguments.architecture, **CONFIGS[arguments.architecture])
+    recipe = replace(model.recipe(**ARGUMENTS.get(arguments.architecture, {})), **RECIPES[arguments.architecture])
+    for name, network in model.networks().items():
+        print(name, sum(parameter.numel() for parameter in network.parameters()), flush=True)
+    train(
+        model, DATA, kimg=arguments.kimg, out=arguments.out, recipe=recipe, precision=arguments.precision, resume=True,
+        tick_kimg=2, sample_kimg=20, checkpoint_kimg=20,
+        progress=lambda done, total, values: print(f"{done:.1f}/{total} {values}", flush=True),
+    )  # fmt: skip
+    return None
+
+
+def install(name: str, run: Run) -> None:
+    model = run.model
+    folder = Path(__file__).parents[1] / "plugins" / f"zoo_{name}" / "weights" / "emoji32"
+    save(model, folder, run=run.settings, half=True)
+    print(folder, (folder / "model.safetensors").stat().st_size)
+
+
+if __name__ == "__main__":
+    main()

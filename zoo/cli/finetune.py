@@ -1,0 +1,79 @@
+"""``zoo finetune``: a pretrained model on your images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.options import (
+    Accumulate,
+    Batch,
+    Kimg,
+    Out,
+    Precision,
+    Processes,
+    Resume,
+    Seed,
+    Workers,
+    seed_everything,
+    without_processes,
+)
+from zoo.cli.settings import Settings, split
+from zoo.cli.target import Data, Name
+
+
+def finetune(
+    context: typer.Context,
+    name: Name,
+    data: Data,
+    out: Out,
+    kimg: Kimg,
+    method: Annotated[str, typer.Option(help="Transfer method; auto decides by the number of images.")] = "auto",
+    batch: Batch = None,
+    resume: Resume = False,
+    settings: Settings = None,
+    seed: Seed = 0,
+    precision: Precision = None,
+    accumulate: Accumulate = 1,
+    workers: Workers = 0,
+    processes: Processes = 1,
+) -> None:
+    """Fine-tune a pretrained model on your images."""
+    if processes > 1:
+        from zoo.launch import launch
+
+        raise typer.Exit(launch(without_processes(context.obj), processes))
+    from zoo import training
+    from zoo.cli.progress import Progress
+
+    seed_everything(seed)
+    parent, recipe = _parent(name, settings)
+    with Progress(f"finetune {name}") as progress:
+        run = training.finetune(
+            parent,
+            data,
+            kimg=kimg,
+            method=method,
+            batch=batch,
+            out=out,
+            resume=resume,
+            seed=seed,
+            settings=recipe,
+            precision=precision,
+            accumulate=accumulate,
+            workers=workers,
+            progress=progress,
+        )
+    typer.echo(f"{run.directory}/model holds the weights, {run.directory}/samples the grids.")
+
+
+def _parent(name: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
+    # A changed configuration, such as another resolution, needs the weights fitted to it.
+    from zoo.loading import load
+
+    if not settings:
+        return name, {}
+    model = load(name)
+    config, recipe = split(settings, type(model).Config)
+    return (load(name, adapt=True, **config) if config else model), recipe

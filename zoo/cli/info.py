@@ -1,0 +1,112 @@
+"""``zoo info``: the facts about one architecture or model, without loading it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Any
+
+from zoo.cli.output import Json, columns, document
+from zoo.cli.target import Name
+from zoo.errors import UnknownName, WeightsError
+
+HEADER_LIMIT = 100_000_000            # bytes; the safetensors format's own limit
+
+
+def info(name: Name, json: Json = False) -> None:
+    """Show what is known about a model: paper, licence, data, configuration, number of parameters."""
+    from zoo.cli.quiet import printable
+
+    facts = _facts(name)
+    if json:
+        document(facts)
+        return
+    lines = {**facts, "parameters": _millions(facts.get("parameters", {})), "config": _pairs(facts.get("config", {}))}
+    rows = [(key, printable(str(value))) for key, value in lines.items() if value not in (None, "", [])]
+    columns(rows[1:], rows[0])
+
+
+def _facts(name: str) -> dict[str, Any]:
+    kind, colon, place = name.partition(":")
+    if not colon:
+        return _registered(name)
+    if kind == "dir":
+        return {"name": name, **_on_disk(Path(place))}
+    if kind == "hub":
+        from zoo.hub import fetch
+
+        fetched = fetch(place)
+        return {"name": name, "commit": fetched.commit, **_on_disk(fetched.directory)}
+    raise UnknownName(f"{name!r} begins with no known source: write ARCH, ARCH.TAG, hub:OWNER/REPO or dir:PATH.")
+
+
+def _registered(name: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from zoo.registry import architecture, plugins, resolve
+
+    found = architecture(name.partition(".")[0])
+    source = next((record.source for record in plugins() if found.name in record.architectures), "")
+    known = {
+        "architecture": found.name,
+        "about": found.summary,
+        "paper": found.paper,
+        "distribution": source,
+        "model": found.model,
+        "weights": [f"{found.name}.{tag}" for tag in sorted(found.weights)],
+    }
+    if "." not in name and found.default is None:
+        return {"name": name, **known}
+    _, tag, weights = resolve(name)
+    facts = {"name": f"{found.name}.{tag}", **known, **asdict(weights)}
+    return facts | _on_disk(_bundled(weights.bundled)) if weights.bundled else facts
+
+
+def _bundled(place: str) -> Path:
+    from importlib.util import find_spec
+
+    package, _, folder = place.partition(":")
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise WeightsError(f"{place}: the package {package!r} is not installed; reinstall the plugin.")
+    return Path(found.submodule_search_locations[0], folder)
+
+
+def _on_disk(folder: Path) -> dict[str, Any]:
+    try:
+        config = jsonlib.loads((folder / "config.json").read_bytes())
+        weights = folder / "model.safetensors"
+        return {
+            "architecture": config["architecture"],
+            "config": dict(config["config"]),
+            "parameters": _parameters(weights),
+            "bytes": weights.stat().st_size,
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        cause = type(error).__name__
+        raise WeightsError(f"{folder} lacks a whole config.json or model.safetensors ({cause}): fetch both.") from error
+
+
+def _parameters(path: Path) -> dict[str, int]:
+    # The header alone says the shapes: no tensor is read, and no library loaded for it.
+    from math import prod
+
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > HEADER_LIMIT:
+            raise ValueError("header too large")
+        header = jsonlib.loads(file.read(size))
+    counts: dict[str, int] = {}
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            network = ".".join(name.split(".")[: 2 if name.startswith("averages.") else 1])
+            counts[network] = counts.get(network, 0) + prod(tensor["shape"])
+    return counts
+
+
+def _millions(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items())
+
+
+def _pairs(config: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in config.items())

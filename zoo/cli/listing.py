@@ -1,0 +1,53 @@
+"""``zoo list``: the architectures and weights that are known here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from zoo.cli.output import Json, columns, document
+
+
+def list_models(
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Shell wildcards over ARCH.TAG, or ARCH.")] = "*",
+    json: Json = False,
+) -> None:
+    """List architectures and their weights; the starred ones are what a bare ARCH stands for."""
+    from zoo.cli.quiet import say
+    from zoo.registry import plugins
+
+    found = rows(pattern)
+    if json:
+        document(found)
+    else:
+        columns([_cells(row) for row in found], ("NAME", "PIXELS", "LICENSE", "WHAT IT IS"))
+    for record in plugins():
+        if record.status == "failed":
+            say(f"plugin {record.name} ({record.source}): {record.reason}")
+
+
+def rows(pattern: str = "*") -> list[dict[str, Any]]:
+    """Return one row for each set of weights, and one for each architecture that has none."""
+    from fnmatch import fnmatchcase
+
+    from zoo.registry import architectures, list_models
+
+    found = []
+    known = set(list_models(pattern))
+    for name, architecture in sorted(architectures().items()):
+        facts = {"architecture": name, "about": architecture.summary, "paper": architecture.paper}
+        for tag, weights in sorted(architecture.weights.items()):
+            if f"{name}.{tag}" in known:
+                mine = {"tag": tag, "default": tag == architecture.default, "summary": weights.summary}
+                more = {"license": weights.license, "resolution": weights.resolution, "data": weights.data}
+                found.append({"name": f"{name}.{tag}", **facts, **mine, **more})
+        if not architecture.weights and fnmatchcase(name, pattern):
+            found.append({"name": name, **facts, "tag": None, "summary": architecture.summary})
+    return found
+
+
+def _cells(row: dict[str, Any]) -> tuple[object, ...]:
+    star = " *" if row.get("default") else ""
+    what = row["summary"] if row["tag"] else f"{row['about']} (no weights: zoo train {row['name']})"
+    return row["name"] + star, row.get("resolution") or "", row.get("license", ""), what

@@ -1,0 +1,38 @@
+"""Options that `train` and `finetune` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Out = Annotated[Path, typer.Option(metavar="RUN", help="The run directory to make.")]
+Kimg = Annotated[float, typer.Option(help="Length of the training, in thousand images shown.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Images a step, over all processes; the recipe's if left out.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in RUN.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Precision = Annotated[Literal["no", "bf16", "fp16"] | None, typer.Option(help="Autocast; no: float32 throughout.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Micro-batches that a step is split into, to save memory.")]
+Workers = Annotated[int, typer.Option(min=0, help="Threads that decode images.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes on this machine: one a GPU, or several on a CPU.")]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch's global generator, which new weights are drawn from: every process of a run draws the same."""
+    import torch
+
+    from zoo.noise import key
+
+    torch.manual_seed(key("weights", seed))
+
+
+def without_processes(arguments: list[str]) -> list[str]:
+    """Return a command line without its ``--processes N``."""
+    kept: list[str] = []
+    skip = False
+    for word in arguments:
+        if not skip and word != "--processes" and not word.startswith("--processes="):
+            kept.append(word)
+        skip = word == "--processes"
+    return kept

@@ -1,0 +1,37 @@
+"""``zoo sample``: a grid of images."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.target import Name
+
+
+def sample(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="The picture to write.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 16,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    psi: Annotated[float, typer.Option(help="Truncation: 1 is none; smaller trades variety for typical images.")] = 1.0,
+    labels: Annotated[str | None, typer.Option(help="Class indices such as 0,3,7, taken in turn.")] = None,
+) -> None:
+    """Write a grid of images that a model makes."""
+    chosen = None if labels is None else list(islice(cycle(_indices(labels)), n))
+    from zoo.images import save_grid
+    from zoo.loading import load
+
+    path = save_grid(load(name).sample(n, seed=seed, psi=psi, labels=chosen), out)
+    typer.echo(path)
+
+
+def _indices(text: str) -> list[int]:
+    from zoo.errors import ConfigError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--labels {text}: give class indices with commas between them, such as 0,3,7.") from error

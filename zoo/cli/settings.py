@@ -1,0 +1,64 @@
+"""``--set key=value``: settings of the model go to its configuration, the others to the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zoo.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from zoo.model import ModelConfig
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting of the model or of its recipe; may be repeated."),
+]
+STRUCTURE = ("phases", "averaged", "critics")      # recipe fields that only an architecture can set
+_WORDS: dict[str, object] = {"true": True, "false": False, "none": None}
+
+
+def split(given: Sequence[str] | None, config: type[ModelConfig]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (settings of the model, settings of the recipe) from ``key=value`` texts.
+
+    Raises:
+        ConfigError: a text without ``=``, a key given twice, or one that neither the model nor the recipe has.
+    """
+    from dataclasses import fields
+
+    from zoo.recipe import Recipe
+
+    recipe = [field.name for field in fields(Recipe) if field.name not in STRUCTURE]
+    mine: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {text}: write it as KEY=VALUE, such as lr=0.001.")
+        if name in mine or name in others:
+            raise ConfigError(f"--set {name} is given twice: keep one of them.")
+        if name not in config.model_fields and name not in recipe:
+            near, fields_of_model = suggest(name, [*config.model_fields, *recipe]), ", ".join(config.model_fields)
+            raise ConfigError(
+                f"No setting {name!r}.{near} Of the model: {fields_of_model}. Of the recipe: {', '.join(recipe)}."
+            )
+        (mine if name in config.model_fields else others)[name] = parse(value)
+    return mine, others
+
+
+def parse(text: str) -> object:
+    """Return true, false, none, a number, a quoted or plain text, or a tuple of these where there are commas."""
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return text[1:-1]
+    if "," in text:
+        return tuple(parse(part.strip()) for part in text.split(",") if part.strip())
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,69 @@
+"""``zoo train``: an architecture from random weights."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from zoo.cli.options import (
+    Accumulate,
+    Batch,
+    Kimg,
+    Out,
+    Precision,
+    Processes,
+    Resume,
+    Seed,
+    Workers,
+    seed_everything,
+    without_processes,
+)
+from zoo.cli.settings import Settings, split
+from zoo.cli.target import Data
+
+
+def train(
+    context: typer.Context,
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="An architecture's name; zoo list shows them.")],
+    data: Data,
+    out: Out,
+    kimg: Kimg,
+    batch: Batch = None,
+    resume: Resume = False,
+    settings: Settings = None,
+    seed: Seed = 0,
+    precision: Precision = None,
+    accumulate: Accumulate = 1,
+    workers: Workers = 0,
+    processes: Processes = 1,
+) -> None:
+    """Train an architecture on your images from random weights."""
+    from zoo.registry import architecture, model_class
+
+    config, recipe = split(settings, model_class(architecture(arch)).Config)
+    if processes > 1:
+        from zoo.launch import launch
+
+        raise typer.Exit(launch(without_processes(context.obj), processes))
+    from zoo import training
+    from zoo.cli.progress import Progress
+    from zoo.loading import create
+
+    seed_everything(seed)
+    with Progress(f"train {arch}") as progress:
+        run = training.train(
+            create(arch, **config),
+            data,
+            kimg=kimg,
+            batch=batch,
+            out=out,
+            resume=resume,
+            seed=seed,
+            settings=recipe,
+            precision=precision,
+            accumulate=accumulate,
+            workers=workers,
+            progress=progress,
+        )
+    typer.echo(f"{run.directory}/model holds the weights, {run.directory}/samples the grids.")

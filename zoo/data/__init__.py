@@ -1,0 +1,78 @@
+"""Images in, tensors out: a folder, a zip of one, the bundled `emoji`, or a Hub data set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zoo.data.batches import batches
+from zoo.data.images import ImageSet, normalise
+from zoo.data.sources import Source, open_folder, open_zip, printable
+from zoo.errors import ConfigError, DataError, suggest
+
+__all__ = ["ImageSet", "batches", "normalise", "open_images"]
+
+MEMORY = 1 << 30         # bytes: sets whose pixels take no more are decoded once
+POSSIBLE = "Data is an image folder, a zip of one, emoji[:CATEGORY] or hf:OWNER/DATASET."
+
+
+def open_images(
+    spec: str | Path | ImageSet,
+    *,
+    resolution: int,
+    channels: int,           # 1: grey, 3: RGB, 4: RGBA
+    workers: int = 0,        # decoding threads; 0: decode in the caller's thread
+    memory: int = MEMORY,    # largest decoded size, in bytes, that is kept in memory
+) -> ImageSet:
+    """Open a set of images, each cut to its centre square and resized.
+
+    `spec` is an image folder (two or more subfolders: their names become classes), a zip of one, `emoji`,
+    `emoji:CATEGORY[,CATEGORY]`, `emoji:-CATEGORY` (all but that), `hf:OWNER/DATASET`, or an open set, which is returned
+    as it is. Files that cannot be read are skipped and named in one warning of the logger `zoo`. Raises DataError,
+    and ConfigError for impossible settings.
+    """
+    if isinstance(spec, ImageSet):
+        if (spec.resolution, spec.channels) != (resolution, channels):
+            raise DataError(
+                f"{spec.name} is open at {spec.resolution}x{spec.resolution} with {spec.channels} channels, but "
+                f"{resolution}x{resolution} with {channels} is needed; pass its folder or name instead."
+            )
+        return spec
+    if channels not in (1, 3, 4) or resolution < 1 or workers < 0:
+        given = f"resolution {resolution}, channels {channels}, workers {workers}"
+        raise ConfigError(f"images cannot be opened with {given}; channels are 1, 3 or 4, workers 0 or more.")
+    return ImageSet(_source(spec), resolution=resolution, channels=channels, workers=workers, memory=memory)
+
+
+def _source(spec: str | Path) -> Source:
+    if spec == "":
+        raise DataError(f"no data given. {POSSIBLE}")
+    if isinstance(spec, str) and spec.startswith("hf:"):
+        from zoo.data.hub import HubDataset
+
+        return HubDataset(spec)
+    if isinstance(spec, str) and spec.partition(":")[0] == "emoji":
+        from zoo.data.emoji import Emoji
+
+        return Emoji(spec)
+    return _on_disk(Path(spec).expanduser())
+
+
+def _on_disk(path: Path) -> Source:
+    try:
+        if path.is_dir():
+            return open_folder(path)
+        if path.is_file():
+            return open_zip(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{printable(str(path))} cannot be opened: {error}") from error
+    raise DataError(_missing(path))
+
+
+def _missing(path: Path) -> str:
+    try:
+        beside = os.listdir(path.parent)
+    except OSError:
+        beside = []
+    near = suggest(path.name, ["emoji", *beside])
+    return f"no folder or zip {printable(str(path))!r}.{near} {POSSIBLE}"

@@ -1,0 +1,49 @@
+"""Every error a caller can cause: one line that says what was given, what is possible and what to do next."""
+
+
+class ZooError(Exception):
+    """Base of all errors that zoo raises on purpose; the command line prints its message and exits with 2."""
+
+
+class UnknownName(ZooError):
+    """No architecture, weights, metric, feature extractor or method has the given name."""
+
+
+class PluginError(ZooError):
+    """A plugin cannot be used: it does not import, breaks the contract or claims a name that is taken."""
+
+
+class ConfigError(ZooError):
+    """A setting is missing, unknown, of the wrong type or out of range."""
+
+
+class WeightsError(ZooError):
+    """A weights file is unreadable, incomplete, altered or does not fit its configuration."""
+
+
+class DataError(ZooError):
+    """The given data cannot be read as images, or there are too few of them."""
+
+
+class HubError(ZooError):
+    """The Hub refused, could not be reached, or does not hold what was asked for."""
+
+
+class Unsupported(ZooError):
+    """The architecture cannot do what was asked, such as encoding with a GAN that has no encoder."""
+
+
+class RunError(ZooError):
+    """A run directory cannot be used as asked: taken, incomplete, or made with other settings."""
+
+
+class EvaluationError(ZooError):
+    """A metric cannot be computed from what was given: too few samples, or no weights for its features."""
+
+
+def suggest(given: str, possible: list[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest of the possible names, or an empty string."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(given, possible, n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""

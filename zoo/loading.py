@@ -1,0 +1,113 @@
+"""From a name to a model: create with random weights, load with trained ones, save."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import UnknownName, WeightsError
+from zoo.plugin import Weights
+from zoo.registry import architecture as find_architecture
+from zoo.registry import resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.model import Model
+
+
+def create(name: str, **config: object) -> Model:
+    """Return a model of the named architecture with random weights.
+
+    Args:
+        config: the architecture's settings, such as ``resolution=64, channels=1, num_classes=10``; `zoo info NAME`
+            lists them.
+
+    Raises:
+        UnknownName, ConfigError: with one line that names what is possible.
+    """
+    from zoo.weights import build
+
+    return build(find_architecture(name).name, config)
+
+
+def load(
+    name: str,
+    *,
+    revision: str | None = None,
+    adapt: bool = False,
+    device: str | torch.device | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+    **config: Any,
+) -> Model:
+    """Return a model with trained weights.
+
+    Args:
+        name: ``ARCH`` (its default weights), ``ARCH.TAG``, ``hub:OWNER/REPO[@REVISION]`` or ``dir:PATH``.
+        revision: commit, tag or branch of a Hub repository.
+        adapt: fit the weights to `config`: another resolution, channel count or number of classes;
+            ``model.adapted`` lists what was copied, grown or re-initialised.
+        device: where to put the weights; None: the CPU.
+        cache_dir, token: of the Hub client.
+        config: settings to change from the stored ones.
+
+    Raises:
+        UnknownName, HubError, WeightsError, ConfigError: with one line that says what to do.
+    """
+    from zoo import weights
+
+    folder, origin = _locate(name, revision, cache_dir, token)
+    model = weights.load(folder, adapt=adapt, device=device, **config)
+    model.origin = {**model.origin, **origin}
+    return model
+
+
+def save(model: Model, directory: str | Path) -> Path:
+    """Write config.json, model.safetensors, README.md and manifest.json into a folder and return it."""
+    from zoo import weights
+
+    return weights.save(model, directory)
+
+
+def _locate(
+    name: str, revision: str | None, cache_dir: str | Path | None, token: str | None
+) -> tuple[Path, dict[str, Any]]:
+    kind, _, rest = name.partition(":")
+    if kind == "dir" and rest:
+        if revision is not None:
+            raise WeightsError(f"{name} is a folder and has no revisions: leave revision={revision!r} out.")
+        return Path(rest), {}
+    if kind == "hub" and rest:
+        return _fetched(rest, revision, cache_dir, token, {"name": name})
+    if "/" in name:
+        raise UnknownName(f"{name!r} is ambiguous: write 'hub:{name}' (a Hub repository) or 'dir:{name}' (a folder).")
+    architecture, tag, entry = resolve(name)
+    origin = {"name": f"{architecture.name}.{tag}", "license": entry.license, "data": entry.data}
+    if entry.bundled is not None:
+        if revision is not None:
+            raise WeightsError(f"{name} is bundled with its plugin and has no revisions: leave revision out.")
+        return _bundled(name, entry), origin
+    assert entry.repo is not None
+    return _fetched(entry.repo, revision or entry.revision, cache_dir, token, origin)
+
+
+def _bundled(name: str, entry: Weights) -> Path:
+    package, _, folder = (entry.bundled or "").partition(":")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(f"{name}: package {package!r} that bundles these weights is not installed.")
+    return Path(spec.submodule_search_locations[0]) / folder
+
+
+def _fetched(
+    repo: str, revision: str | None, cache_dir: str | Path | None, token: str | None, origin: dict[str, Any]
+) -> tuple[Path, dict[str, Any]]:
+    from zoo import hub
+
+    repo, _, written = repo.partition("@")
+    if written and revision and written != revision:
+        raise UnknownName(f"Two revisions for {repo}: @{written} in the name and revision={revision!r}; give one.")
+    fetched = hub.fetch(repo, revision=revision or written or None, cache_dir=cache_dir, token=token)
+    return fetched.directory, {**origin, "repo": repo, "commit": fetched.commit}

@@ -1,0 +1,73 @@
+"""Adversarial losses on raw logits [N, 1]: pure functions, each with its paper and equation.
+
+A loss is a pair: what the discriminator minimises, given logits of reals and fakes, and what the generator minimises,
+given logits of its fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from zoo.errors import UnknownName, suggest
+
+
+class Adversarial(NamedTuple):
+    """The two sides of one adversarial loss; each returns a scalar, the mean over the batch."""
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]    # (real logits, fake logits) -> scalar
+    generator: Callable[[Tensor], Tensor]                # (fake logits) -> scalar
+
+
+def nonsaturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))) (Goodfellow et al., 2014, arXiv:1406.2661, eq. 1)."""
+    return softplus(-real).mean() + softplus(fake).mean()
+
+
+def nonsaturating_generator(fake: Tensor) -> Tensor:
+    """-log sigmoid(D(G(z))) (Goodfellow et al., 2014, section 3)."""
+    return softplus(-fake).mean()
+
+
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """max(0, 1 - D(x)) + max(0, 1 + D(G(z))) (Lim and Ye, 2017, arXiv:1705.02894)."""
+    return relu(1 - real).mean() + relu(1 + fake).mean()
+
+
+def critic_generator(fake: Tensor) -> Tensor:
+    """-D(G(z)): the generator's side of the hinge and Wasserstein losses."""
+    return -fake.mean()
+
+
+def least_squares_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """((D(x) - 1)^2 + D(G(z))^2) / 2 (Mao et al., 2017, arXiv:1611.04076, eq. 9)."""
+    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+
+
+def least_squares_generator(fake: Tensor) -> Tensor:
+    """(D(G(z)) - 1)^2 / 2 (Mao et al., 2017, eq. 9)."""
+    return 0.5 * (fake - 1).square().mean()
+
+
+def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """D(G(z)) - D(x) (Arjovsky et al., 2017, arXiv:1701.07875, eq. 3); needs a Lipschitz constraint on D."""
+    return fake.mean() - real.mean()
+
+
+ADVERSARIAL: dict[str, Adversarial] = {
+    "nonsaturating": Adversarial(nonsaturating_discriminator, nonsaturating_generator),
+    "hinge": Adversarial(hinge_discriminator, critic_generator),
+    "least_squares": Adversarial(least_squares_discriminator, least_squares_generator),
+    "wasserstein": Adversarial(wasserstein_discriminator, critic_generator),
+}
+
+
+def adversarial(name: str) -> Adversarial:
+    """Return the named loss; see `ADVERSARIAL` for the names."""
+    if name not in ADVERSARIAL:
+        names = sorted(ADVERSARIAL)
+        raise UnknownName(f"No loss named {name!r}.{suggest(name, names)} Losses: {', '.join(names)}.")
+    return ADVERSARIAL[name]

@@ -1,0 +1,72 @@
+"""What a metric is, and what every metric asks of its two sets of features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from zoo.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _two(dimensions: int) -> int:
+    return 2
+
+
+def _none(dimensions: int) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A function of features, and how many images it needs: too few are refused before any are sampled."""
+
+    function: Callable[..., Mapping[str, float]]       # (real [N, d], fake [M, d]) -> named values
+    seeded: bool = False                               # the function takes the keyword `seed`
+    least: Callable[[int], int] = _two                 # feature dimensions -> fewest images of a side
+    trusted: Callable[[int], int] = _none              # feature dimensions -> fewest images of a side unless forced
+    advice: str = ""                                   # why so many, and what to use instead
+
+    def check(self, name: str, real: int, fake: int, dimensions: int, *, force: bool = False) -> None:
+        """Refuse so many real and fake images if they are too few for this metric.
+
+        Raises:
+            EvaluationError: fewer than it can work with, or than can be trusted unless `force`.
+        """
+        least, trusted = self.least(dimensions), self.trusted(dimensions)
+        given = f"{real} real and {fake} fake images"
+        if min(real, fake) < least:
+            raise EvaluationError(f"{given} are too few for metric {name!r}: give {least} of each at least.")
+        if self.doubtful(real, fake, dimensions) and not force:
+            raise EvaluationError(
+                f"{given} are too few for metric {name!r} on {dimensions} features: {self.advice}; "
+                f"or give {trusted} of each, or force it."
+            )
+
+    def doubtful(self, real: int, fake: int, dimensions: int) -> bool:
+        """Return whether so many images give values that are not to be trusted."""
+        return min(real, fake) < self.trusted(dimensions)
+
+    def __call__(self, real: Tensor, fake: Tensor, *, seed: int = 0) -> dict[str, float]:
+        """Return the named values of real [N, d] and fake [M, d] features."""
+        values = self.function(real, fake, seed=seed) if self.seeded else self.function(real, fake)
+        return {name: float(value) for name, value in values.items()}
+
+
+def matched(real: Tensor, fake: Tensor, *, least: int) -> tuple[Tensor, Tensor]:
+    """Return both as float64 on one device, after checking that they are [N, d] and [M, d] with N, M >= least.
+
+    Raises:
+        EvaluationError: too few rows, shapes that do not fit, or values that are not finite.
+    """
+    if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
+        raise EvaluationError(f"Features of shapes {list(real.shape)} and {list(fake.shape)}: give [N, d] and [M, d].")
+    if min(len(real), len(fake)) < least:
+        raise EvaluationError(f"{len(real)} real and {len(fake)} fake images are too few: give {least} of each.")
+    for side, features in (("real", real), ("fake", fake)):
+        if not features.isfinite().all():
+            raise EvaluationError(f"Features of the {side} images are not all finite: look there for NaN or infinity.")
+    return real.double(), fake.to(real.device).double()

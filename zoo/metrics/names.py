@@ -1,0 +1,89 @@
+"""Metrics and feature extractors by name: the built-in ones and those of plugins.
+
+A plugin's hook `zoo_metrics` returns name -> "package.module:attribute", where the attribute is a function
+``(real [N, d], fake [M, d]) -> {name: value}`` or a `zoo.metrics.metric.Metric` around one. Its hook `zoo_features`
+returns name -> "package.module:factory", where ``factory(argument, device)`` returns a
+`zoo.metrics.features.FeatureExtractor` and the argument is what follows the colon in ``features="name:argument"``.
+A plugin cannot replace a built-in name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from zoo import registry
+from zoo.discovery import quietly
+from zoo.errors import PluginError, UnknownName, suggest
+from zoo.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.metrics.features import FeatureExtractor
+
+_METRICS = {
+    "fid": "zoo.metrics.frechet:FID",
+    "kid": "zoo.metrics.kernel:KID",
+    "precision_recall": "zoo.metrics.manifold:PRECISION_RECALL",
+    "density_coverage": "zoo.metrics.manifold:DENSITY_COVERAGE",
+}
+_FEATURES = {
+    "inception": "zoo.metrics.inception:extractor",
+    "timm": "zoo.metrics.backbones:extractor",
+    "pixels": "zoo.metrics.pixels:extractor",
+}
+
+
+def metric_names() -> dict[str, str]:
+    """Return metric name -> "package.module:attribute"."""
+    return registry.metrics() | _METRICS
+
+
+def feature_names() -> dict[str, str]:
+    """Return feature name, before any colon -> "package.module:factory"."""
+    return registry.features() | _FEATURES
+
+
+def metric(name: str) -> Metric:
+    """Return the metric of this name.
+
+    Raises:
+        UnknownName: neither zoo nor a plugin has it.
+        PluginError: a plugin's metric does not import.
+    """
+    found = _imported("metric", name, metric_names())
+    return found if isinstance(found, Metric) else Metric(found)
+
+
+def extractor(name: str, device: str | torch.device | None = None) -> FeatureExtractor:
+    """Return the feature extractor of this name: "inception", "timm:NAME", "timm:NAME@PIXELS", "pixels" or a plugin's.
+
+    Raises:
+        UnknownName: neither zoo nor a plugin has it.
+        EvaluationError: its weights are not to be had; the message says what to install.
+        PluginError: a plugin's extractor does not import.
+    """
+    kind, _, argument = name.partition(":")
+    factory = _imported("feature extractor", kind, feature_names())
+    found: FeatureExtractor = factory(argument, device)
+    return found
+
+
+def offline_features() -> str:
+    """Return features whose weights are on this machine: those of the installed lite0 package, or else "pixels"."""
+    from zoo.metrics.backbones import LITE0, LITE0_FILE, LITE0_PACKAGE
+    from zoo.metrics.store import package_file
+
+    return f"timm:{LITE0}@96" if package_file(LITE0_PACKAGE, LITE0_FILE) else "pixels"
+
+
+def _imported(kind: str, name: str, places: dict[str, str]) -> Any:
+    if name not in places:
+        possible = sorted(places)
+        raise UnknownName(f"No {kind} is named {name!r}.{suggest(name, possible)} Possible: {', '.join(possible)}.")
+    module, _, attribute = places[name].partition(":")
+    try:
+        return quietly(lambda: getattr(import_module(module), attribute))
+    except PluginError as error:
+        raise PluginError(f"The {kind} {name!r} ({places[name]}) does not import: {error}.") from error

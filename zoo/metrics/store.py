@@ -1,0 +1,73 @@
+"""The user's cache of tensors: converted feature weights, and features of real data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import Tensor
+
+from zoo.errors import EvaluationError
+
+
+def zoo_home() -> Path:
+    """Return the folder of zoo's own cache: $ZOO_HOME, or ~/.cache/zoo."""
+    return Path(os.environ.get("ZOO_HOME") or Path.home() / ".cache" / "zoo")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file in the cache.
+
+    Raises:
+        EvaluationError: it is damaged; the message says to delete it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise EvaluationError(f"{path} is damaged ({error}): delete it, it will be made again.") from error
+
+
+def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file, whole or not at all. A folder that cannot be written is passed over."""
+    from safetensors.torch import save
+
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    with suppress(OSError):                              # a cache saves time; the work goes on without it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place(content, path)
+
+
+def place(content: bytes, path: Path) -> None:
+    """Write a file under a passing name, then give it its own, so that no reader finds half of it."""
+    descriptor, passing = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(passing, 0o644)
+        os.replace(passing, path)
+    except BaseException:
+        os.unlink(passing)
+        raise
+
+
+def sha256(path: Path) -> str:
+    """Return a file's sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_file(package: str, inside: str) -> Path | None:
+    """Return the path of a file inside an installed package, or None. The package is not imported."""
+    spec = find_spec(package)
+    places = (spec.submodule_search_locations if spec else None) or []
+    return next((path for place in places if (path := Path(place, inside)).is_file()), None)

@@ -1,0 +1,208 @@
+"""The contract of an architecture: a strict configuration, named networks, latents, samples and a recipe."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from zoo.errors import ConfigError, Unsupported
+from zoo.noise import Noise, key
+from zoo.recipe import Recipe
+
+SAMPLE_BATCH = 64      # images generated at once by `Model.sample`; part of what a seed means, so a constant
+
+
+class ModelConfig(BaseModel):
+    """What config.json may say. Strict and frozen: it comes from strangers, so types, ranges and names are checked."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    resolution: int = Field(32, ge=4, le=4096, description="height and width of the images, pixels")
+    channels: int = Field(3, ge=1, le=4, description="1 grey, 3 RGB, 4 RGBA")
+    num_classes: int = Field(0, ge=0, le=100_000, description="0: not class-conditional")
+
+
+class Gaussian(NamedTuple):
+    """A diagonal normal distribution over latents: mean and standard deviation, both [N, ...]."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Model(nn.Module):
+    """A set of named networks (its child modules) that together make images.
+
+    An architecture sets `Config`, builds its networks in `__init__`, and defines `generate` and `recipe`. What it needs
+    besides weights must be a persistent buffer or be computed in `forward`: models are built without memory first.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+    latent_size: int                       # numbers in one latent vector
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.averages = nn.ModuleDict()    # network name -> its exponential moving average
+        self.architecture = ""             # the registry's name, set by zoo.create and zoo.load
+        self.origin: dict[str, Any] = {}   # where the weights came from: name, revision, license, sha256, ...
+        self.adapted: dict[str, str] = {}  # tensor name -> copied, grown or re-initialised, after adapt=True
+
+    # What an architecture defines.
+
+    def generate(self, z: Tensor, labels: Tensor | None, *, psi: float, chance: Noise) -> Tensor:
+        """Return raw images [N, C, H, W] from latents and one-hot labels, with the averaged networks.
+
+        `chance` is the source of any further randomness. An architecture may take more keywords; `sample` passes them.
+        """
+        raise NotImplementedError
+
+    def recipe(self) -> Recipe:
+        """Return how this model is trained unless told otherwise."""
+        raise NotImplementedError
+
+    def latent(self, n: int, noise: Noise, psi: float = 1.0) -> Tensor:
+        """Return latents [n, latent_size]: standard normal, scaled by psi."""
+        return noise.normal(n, self.latent_size) * psi
+
+    def advance(self, progress: float) -> None:
+        """Hear how much of the training is done (0 to 1); an architecture that grows in stages acts on it."""
+
+    # What callers use.
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        seed: int | None = None,
+        z: Tensor | None = None,
+        labels: Tensor | list[int] | None = None,
+        psi: float = 1.0,
+        clamp: bool = True,
+        **options: Any,
+    ) -> Tensor:
+        """Return images [N, C, H, W], float32 in [-1, 1], made by the averaged networks.
+
+        Args:
+            n: how many; may be left out when `z` or `labels` says it (else 1).
+            seed: makes the result repeatable; None draws a new one from torch's global generator.
+            z: latents [N, latent_size], used exactly as they are.
+            labels: class indices [N] or one-hot or soft rows [N, classes]; drawn uniformly when left out.
+            psi: truncation, 1 is none; smaller trades variety for typical images.
+            clamp: False returns the network's raw output.
+            options: further keywords of the architecture's `generate`.
+        """
+        n = self._count(n, z, labels)
+        device = self.device
+        chosen = int(torch.randint(2**62, ())) if seed is None else seed
+        noise = Noise(key("sample", chosen))
+        if z is None:
+            z = self.latent(n, noise, psi)
+        if labels is None and self.config.num_classes:
+            labels = noise.integers(self.config.num_classes, n)
+        rows = self.onehot(labels, n)
+        was_training = self.training
+        self.eval()
+        try:
+            images = [
+                self.generate(
+                    z[i : i + SAMPLE_BATCH].to(device),
+                    None if rows is None else rows[i : i + SAMPLE_BATCH].to(device),
+                    psi=psi,
+                    chance=Noise(key("sample", chosen, i), device=device),
+                    **options,
+                )
+                for i in range(0, n, SAMPLE_BATCH)
+            ]
+        finally:
+            self.train(was_training)
+        whole = torch.cat(images).float()
+        return whole.clamp(-1, 1) if clamp else whole
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, labels: Tensor | list[int] | None = None) -> Tensor:
+        """Return the discriminator's raw output [N, 1] for images [N, C, H, W] in [-1, 1]."""
+        discriminator = self.networks().get("discriminator")
+        if discriminator is None:
+            raise Unsupported(f"{self._name} has no discriminator, so it gives no logits.")
+        was_training = self.training
+        self.eval()
+        try:
+            rows = self.onehot(labels, len(images))
+            scores: Tensor = discriminator(images.to(self.device), None if rows is None else rows.to(self.device))
+        finally:
+            self.train(was_training)
+        return scores.float()
+
+    def encode(self, images: Tensor) -> Gaussian:
+        """Return the posterior over latents for images [N, C, H, W] in [-1, 1]."""
+        raise Unsupported(f"{self._name} has no encoder; architectures with one: vae.")
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images [N, C, H, W] for latents."""
+        raise Unsupported(f"{self._name} has no decoder; architectures with one: vae.")
+
+    def onehot(self, labels: Tensor | list[int] | None, n: int) -> Tensor | None:
+        """Return labels as float32 rows [n, classes], or None for a model without classes.
+
+        Raises:
+            ConfigError: labels for a model without classes, none for one that has them, or out of range.
+        """
+        classes = self.config.num_classes
+        if labels is None:
+            if classes:
+                raise ConfigError(f"This model has {classes} classes: give labels [N] or [N, {classes}].")
+            return None
+        rows = torch.as_tensor(labels)
+        if not classes:
+            raise ConfigError("This model has no classes: leave labels out.")
+        if rows.ndim == 2 and rows.shape == (n, classes):
+            return rows.float()
+        if rows.shape != (n,) or rows.is_floating_point():
+            raise ConfigError(f"labels of shape {list(rows.shape)}: give class indices [{n}] or rows [{n}, {classes}].")
+        lowest, highest = int(rows.min()), int(rows.max())
+        if lowest < 0 or highest >= classes:
+            raise ConfigError(f"Class indices {lowest} to {highest} are outside 0 to {classes - 1}.")
+        return nn.functional.one_hot(rows.long(), classes).float()
+
+    # Networks and their averages.
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return name -> network, without the averages."""
+        return {name: module for name, module in self.named_children() if name != "averages"}
+
+    def averaged(self, name: str) -> nn.Module:
+        """Return the moving average of a network, or the network itself where it has none."""
+        return self.averages[name] if name in self.averages else self.get_submodule(name)
+
+    def follow(self, names: tuple[str, ...]) -> Self:
+        """Give each named network an average (a copy of it) unless it has one already."""
+        from copy import deepcopy
+
+        for name in names:
+            if name not in self.averages:
+                self.averages[name] = deepcopy(self.get_submodule(name)).requires_grad_(False)
+        return self
+
+    @property
+    def _name(self) -> str:
+        return self.architecture or type(self).__name__
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _count(self, n: int | None, z: Tensor | None, labels: Tensor | list[int] | None) -> int:
+        if z is not None and (z.ndim < 2 or not z.is_floating_point()):
+            given = f"z of shape {list(z.shape)} and type {z.dtype}"
+            raise ConfigError(f"{given}: give floating-point latents [N, {self.latent_size}].")
+        counts = {len(given) for given in (z, labels) if given is not None} | ({n} if n is not None else set())
+        if len(counts) > 1:
+            raise ConfigError(f"n, z and labels disagree on how many images to make: {sorted(counts)}.")
+        count = counts.pop() if counts else 1
+        if count < 1:
+            raise ConfigError(f"Cannot make {count} images: n must be at least 1.")
+        return count

@@ -1,0 +1,165 @@
+"""Publish a model: its files and card are written and checked here first, then sent to the Hub in one commit."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import RunError, WeightsError
+from zoo.hub import Publication, Repo, upload
+from zoo.versions import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.model import Model
+    from zoo.training.run import Run
+
+__all__ = ["Publication", "publish"]
+
+SAMPLES = "samples.png"
+_COUNTS = {64: 64, 256: 16}      # up to so many pixels -> images in the picture; above: 4
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is published, and all that is recorded about it."""
+
+    model: Model
+    folder: Path | None = None                     # its files, where they exist already
+    run: Mapping[str, Any] | None = None           # run.json
+    evaluation: Mapping[str, Any] | None = None    # evaluation.json, if it is about these weights
+    home: Path | None = None                       # the run directory
+
+
+def publish(
+    model_or_run: Model | Run | str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> Publication:
+    """Publish a model on the Hub, in one commit; nothing is committed where the repository holds it already.
+
+    Before the first request the files are written, read again, and their samples compared bit for bit with the model's.
+
+    Args:
+        model_or_run: a model, a `Run`, the path of a run directory or of a saved model, or a name for `zoo.load`.
+        repo_id: ``OWNER/REPO``; made if it is not there.
+        private: make the repository private; a public one is refused.
+        token: None uses the saved login.
+        dry_run: send nothing: write the files to RUN/publish, or OWNER--REPO in the working directory.
+
+    Returns:
+        `Publication`: `url`, `commit` (both "" for a dry run), `created`, `files`, and `directory` for a dry run.
+
+    Raises:
+        WeightsError: the weights hold values that are not finite, or do not survive being written and read.
+        RunError: the path holds neither a run nor a model, or the run has no model yet.
+        HubError: the name, the access or the network is at fault.
+    """
+    place = Repo.parse(repo_id)
+    source = _opened(model_or_run)
+    with TemporaryDirectory(prefix="zoo-publish-") as temporary:
+        folder = Path(temporary)
+        _write(source, folder, place.id)
+        files = {path.name: path for path in sorted(folder.iterdir())}
+        if dry_run:
+            target = source.home / "publish" if source.home else Path(f"{place.owner}--{place.name}")
+            return Publication("", "", created=False, files=tuple(files), directory=_placed(files, target))
+        message = f"Publish {source.model.architecture} model, zoo {versions()['zoo']}"
+        return upload(place.id, files, message=message, private=private, token=token)
+
+
+def _opened(given: Model | Run | str | Path) -> _Source:
+    from zoo.loading import load
+    from zoo.model import Model
+    from zoo.training.run import Run
+
+    if isinstance(given, Model):
+        return _Source(given)
+    if isinstance(given, Run):
+        return _of_run(given)
+    path = Path(given)
+    if (path / "run.json").is_file():
+        return _of_run(Run.open(path))
+    if path.name == "model" and (path.parent / "run.json").is_file():
+        return _of_run(Run.open(path.parent))
+    if (path / "config.json").is_file():
+        return _Source(load(f"dir:{path}"), path)
+    if path.is_dir() or isinstance(given, Path):
+        raise RunError(f"{path} holds neither a run (run.json) nor a model (config.json): give the folder of one.")
+    return _Source(load(given))
+
+
+def _of_run(run: Run) -> _Source:
+    from zoo.metrics.features import digest
+
+    folder = run.directory / "model"
+    if not (folder / "config.json").is_file():
+        raise RunError(f"{run.directory} has no model yet: go on with its training until the end (--resume).")
+    model, evaluation = run.model, run.evaluation
+    if evaluation and evaluation.get("receipt", {}).get("model", {}).get("digest") != digest(model.state_dict()):
+        stale = run.directory / "evaluation.json"
+        warnings.warn(f"{stale} is about other weights: left out of the card; evaluate the run again.", stacklevel=4)
+        evaluation = None
+    return _Source(model, folder, run.settings, evaluation, run.directory)
+
+
+def _write(source: _Source, folder: Path, repo_id: str) -> None:
+    """Write the files of a published model into an empty folder and check them.
+
+    Raises:
+        WeightsError: values that are not finite, or samples that differ after reading.
+    """
+    import torch
+
+    from zoo import storage, weights
+    from zoo.cards import render
+    from zoo.images import save_grid
+
+    if source.folder is None:
+        weights.save(source.model, folder)
+    else:
+        for name in ("config.json", "model.safetensors"):
+            shutil.copyfile(source.folder / name, folder / name)
+    reloaded = weights.load(folder, device=source.model.device, verify=False)
+    before, after = _golden(source.model), _golden(reloaded)
+    if not bool(torch.isfinite(before).all()):
+        raise WeightsError("The model's samples hold values that are not finite: it is broken and is not published.")
+    if not torch.equal(before, after):
+        raise WeightsError("The model's samples changed by writing and reading its weights: it is not published.")
+    size = source.model.config.resolution
+    count = next((count for pixels, count in _COUNTS.items() if size <= pixels), 4)
+    save_grid(reloaded.sample(count, seed=0, labels=_labels(reloaded, count)), folder / SAMPLES)
+    card = render(source.model, run=source.run, evaluation=source.evaluation, repo_id=repo_id, samples=SAMPLES)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    storage.write_manifest(folder, weights.golden_hash(reloaded))
+    storage.read(folder)
+
+
+def _golden(model: Model) -> Tensor:
+    from zoo.storage import GOLDEN_IMAGES, GOLDEN_SEED
+
+    return model.sample(GOLDEN_IMAGES, seed=GOLDEN_SEED, labels=_labels(model, GOLDEN_IMAGES), clamp=False)
+
+
+def _labels(model: Model, n: int) -> list[int] | None:
+    classes = model.config.num_classes
+    return [i % classes for i in range(n)] if classes else None
+
+
+def _placed(files: Mapping[str, Path], target: Path) -> Path:
+    """Copy files into a folder, which keeps what else it holds."""
+    if target.exists() and not target.is_dir():
+        raise RunError(f"{target} is a file: move it away, the dry run writes a folder of that name.")
+    target.mkdir(parents=True, exist_ok=True)
+    for name, path in files.items():
+        shutil.copyfile(path, target / name)
+    return target

@@ -1,0 +1,137 @@
+"""A model folder on disk: config.json, model.safetensors and manifest.json, written whole and read strictly.
+
+Nothing in a folder is executed: config.json names an architecture and its settings, and tensors are safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from zoo.errors import WeightsError
+
+SCHEMA = 1      # of config.json; a newer one is refused
+GOLDEN_SEED, GOLDEN_IMAGES = 0, 4
+_NAME = re.compile(r"[A-Za-z0-9_.]{1,300}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model folder holds, read and checked but not yet built."""
+
+    architecture: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    origin: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] | None = None
+
+
+class Written(BaseModel):
+    """What config.json may say. It names an architecture, never code; unknown entries are refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    architecture: str
+    config: dict[str, Any]
+    schema_version: int = Field(SCHEMA, ge=1)
+    zoo_version: str = ""
+    origin: dict[str, Any] = {}
+
+
+def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
+    """Read a model folder; nothing of it is executed.
+
+    Raises:
+        WeightsError: a file is missing, cut, altered, or holds names or values that no model has.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} is no folder: give one that zoo.save, `zoo train` or the Hub made.")
+    config = _read_json(folder / "config.json")
+    try:
+        written = Written.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "whole"
+        raise WeightsError(f"{folder / 'config.json'} is not a zoo model's: {place}: {first['msg']}.") from error
+    if written.schema_version > SCHEMA:
+        raise WeightsError(
+            f"{folder / 'config.json'} has schema version {written.schema_version}, this zoo reads up to {SCHEMA}: "
+            "update genzoo."
+        )
+    manifest = _read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else None
+    if manifest is not None and verify:
+        _verify(folder, manifest)
+    tensors = read_tensors(folder / "model.safetensors")
+    return Checkpoint(written.architecture, written.config, tensors, written.origin, manifest)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, names and values checked, floating ones as float32.
+
+    Raises:
+        WeightsError: naming the file and the fault.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} is missing: the model folder is incomplete.")
+    tensors = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 -- a safetensors handle is no mapping
+                if not _NAME.fullmatch(name):
+                    raise WeightsError(f"{path.name}: {name[:60]!r} is no tensor name (letters, digits, '_' and '.').")
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point():
+                    tensor = tensor.float()
+                    if not bool(torch.isfinite(tensor).all()):
+                        raise WeightsError(f"{path.name}: {name} holds values that are not finite.")
+                tensors[name] = tensor
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        cause = str(error)[:150]
+        raise WeightsError(f"{path} is no readable safetensors file ({cause}): download it again.") from error
+    return tensors
+
+
+def write_manifest(folder: Path, golden: str) -> None:
+    """Write manifest.json: sha256 and size of every other file, and the hash of the golden sample."""
+    files = {
+        path.name: {"sha256": sha256(path), "size": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != "manifest.json" and not path.name.startswith(".")
+    }
+    body = {"files": files, "golden": {"seed": GOLDEN_SEED, "images": GOLDEN_IMAGES, "sha256": golden}}
+    (folder / "manifest.json").write_text(json.dumps(body, indent=1) + "\n")
+
+
+def _verify(folder: Path, manifest: Any) -> None:
+    try:
+        for name, facts in manifest["files"].items():
+            if name in ("config.json", "model.safetensors") and sha256(folder / name) != facts["sha256"]:
+                raise WeightsError(f"{folder / name} is damaged or altered (sha256 differs): fetch the model again.")
+    except (KeyError, TypeError, AttributeError, OSError) as error:
+        raise WeightsError(f"{folder / 'manifest.json'} is not a manifest ({error}): fetch the model again.") from error
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > 2**20:
+            raise WeightsError(f"{path} is {path.stat().st_size} bytes; a model's JSON has at most 1 MiB.")
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} is missing: the model folder is incomplete.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON ({type(error).__name__}).") from error

@@ -1,0 +1,250 @@
+"""Training and fine-tuning: from a model, images and a recipe to a run directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import ConfigError, RunError, suggest
+from zoo.training.run import Run
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from zoo.data import ImageSet
+    from zoo.model import Model
+    from zoo.recipe import Recipe
+    from zoo.training.loop import Progress
+
+__all__ = ["Run", "finetune", "train"]
+
+
+def train(
+    model: Model,
+    data: str | Path | ImageSet,
+    *,
+    kimg: float,
+    out: str | Path,
+    batch: int | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    settings: Mapping[str, object] | None = None,
+    precision: str | None = None,
+    accumulate: int = 1,
+    workers: int = 0,
+    tick_kimg: float = 1.0,
+    sample_kimg: float = 10.0,
+    checkpoint_kimg: float = 50.0,
+    keep: int = 2,
+    progress: Progress | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train a model on images and return its run directory.
+
+    Args:
+        model: from `zoo.create` or `zoo.load`; trained in place.
+        data: image folder, zip of one, ``emoji``, ``hf:OWNER/DATASET``, or an open `ImageSet`.
+        kimg: length of the training, in thousand real images shown.
+        out: the run directory; must not hold a run, unless `resume`.
+        batch: images a step over all processes; None: the recipe's.
+        resume: go on from the newest whole checkpoint in `out`; starts at 0 where there is none.
+        seed: of everything random; the same seed and settings give the same weights.
+        recipe: None: the model's own.
+        settings: fields of the recipe to change, such as ``{"lr": 1e-3}``.
+        precision: "no", "bf16" or "fp16"; None: what `accelerate launch` was told, else "no".
+        accumulate: micro-batches that a step's share is split into, to save memory.
+        workers: threads that decode images.
+        tick_kimg, sample_kimg, checkpoint_kimg: how often to log, draw samples and save a checkpoint.
+        keep: checkpoints kept.
+        progress: called at each tick with (kimg done, kimg in all, means).
+        facts: further entries for run.json, such as the parent of a fine-tune.
+
+    Raises:
+        ConfigError, DataError, RunError: with one line that says what to do.
+    """
+    from zoo.data import open_images
+    from zoo.training.loop import Schedule, Trainer
+
+    accelerator, precision = _engine(precision)
+    _check_positive(kimg=kimg, accumulate=accumulate, tick_kimg=tick_kimg, sample_kimg=sample_kimg,
+                    checkpoint_kimg=checkpoint_kimg, keep=keep)
+    recipe = settled(recipe or model.recipe(), {**(settings or {}), **({} if batch is None else {"batch": batch})})
+    images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
+    _check_labels(model, images)
+    directory = Path(out)
+    schedule = Schedule(kimg, tick_kimg, sample_kimg, checkpoint_kimg, keep)
+    trainer = Trainer(
+        model, images, recipe, schedule, directory,
+        accelerator=accelerator, seed=seed, precision=precision, accumulate=accumulate,
+    )  # fmt: skip
+    described = _describe(model, images, recipe, kimg, seed, precision, accelerator.num_processes, accumulate)
+    _start(trainer, {**described, **(facts or {})}, resume)
+    trainer.run(progress)
+    return _finish(trainer)
+
+
+def finetune(
+    name_or_model: str | Model,
+    data: str | Path | ImageSet,
+    *,
+    kimg: float,
+    out: str | Path,
+    method: str = "auto",
+    **options: Any,
+) -> Run:
+    """Load a pretrained model, fit it to the data's classes, choose a transfer method and train.
+
+    Args:
+        name_or_model: a name for `zoo.load`, or a model.
+        method: "auto" or a name of `zoo.transfer.METHODS`; auto decides by the number of images.
+        options: as of `train`.
+    """
+    from zoo.transfer import prepare
+
+    model, images, recipe, facts = prepare(name_or_model, data, method, options)
+    return train(model, images, kimg=kimg, out=out, facts=facts, **{**options, "recipe": recipe})
+
+
+def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
+    """Return the recipe with the given fields changed.
+
+    Raises:
+        ConfigError: an unknown field, or a value of the wrong type or range.
+    """
+    from zoo.training.augmentation import check
+    from zoo.training.settings import fitted
+
+    possible = [field.name for field in fields(recipe) if field.name not in ("phases", "averaged", "critics")]
+    for name in settings:
+        if name not in possible:
+            raise ConfigError(f"No setting {name!r}.{suggest(name, possible)} Recipe settings: {', '.join(possible)}.")
+    values: dict[str, Any] = {name: fitted(name, value) for name, value in settings.items()}
+    changed = replace(recipe, **values)
+    check(changed.augment)
+    return changed
+
+
+def _engine(precision: str | None) -> tuple[Accelerator, str]:
+    from accelerate import Accelerator
+
+    from zoo.training.loop import PRECISIONS
+
+    accelerator = Accelerator()
+    wanted = os.environ.get("ZOO_PROCESSES")
+    if wanted is not None and int(wanted) != accelerator.num_processes:
+        raise RunError(
+            f"{wanted} processes were asked for but {accelerator.num_processes} run together: "
+            "on a CPU launch with `zoo ... --processes N` or torchrun, not `accelerate launch`."
+        )
+    chosen = precision or accelerator.mixed_precision
+    if chosen not in PRECISIONS:
+        raise ConfigError(f"No precision {chosen!r}; possible: {', '.join(PRECISIONS)}.")
+    return accelerator, chosen
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{name}={value}: must be greater than 0.")
+
+
+def _check_labels(model: Model, images: ImageSet) -> None:
+    classes, found = model.config.num_classes, len(images.classes) if images.labels is not None else 0
+    if classes > 1 and found != classes:
+        raise ConfigError(
+            f"The model has {classes} classes but {images.name} has {found}: give num_classes={max(1, found)} "
+            "(zoo.load with adapt=True, or zoo finetune, fits a pretrained model)."
+        )
+
+
+def _describe(
+    model: Model, images: ImageSet, recipe: Recipe, kimg: float, seed: int, precision: str, processes: int, micro: int
+) -> dict[str, Any]:
+    from zoo.versions import versions
+
+    plain = {name: value for name, value in asdict(replace(recipe, phases=())).items() if name != "phases"}
+    phases = [
+        {"name": phase.name, "trains": phase.trains, "every": phase.every, "rate": phase.rate, "frozen": phase.frozen}
+        for phase in recipe.phases
+    ]
+    return {
+        "architecture": model.architecture,
+        "config": model.config.model_dump(),
+        "kimg": kimg,
+        "seed": seed,
+        "precision": precision,
+        "processes": processes,
+        "accumulate": micro,
+        "recipe": {**plain, "phases": phases},
+        "data": {
+            "name": images.name,
+            "images": len(images),
+            "fingerprint": images.fingerprint,
+            "classes": list(images.classes),
+            "skipped": len(images.skipped),
+        },
+        "parent": model.origin or None,
+        "versions": versions(),
+    }
+
+
+def _start(trainer: Any, described: dict[str, Any], resume: bool) -> None:
+    import json
+
+    from zoo.training import checkpoints
+
+    out: Path = trainer.out
+    accelerator = trainer.accelerator
+    if (out / "run.json").exists() and not resume:
+        raise RunError(f"{out} already holds a run: go on with --resume (resume=True), or choose another folder.")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file: choose another folder for the run.")
+    accelerator.wait_for_everyone()      # nobody writes before everybody has looked
+    found = checkpoints.newest(out / "checkpoints") if resume else None
+    if found is not None:
+        _check_same(Run(out).settings, described)
+        trainer.restore(found)
+    if accelerator.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        if found is None:
+            (out / "log.jsonl").unlink(missing_ok=True)
+        (out / "run.json").write_text(json.dumps(described, indent=1) + "\n")
+    accelerator.wait_for_everyone()
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    import json
+
+    plain = json.loads(json.dumps(dict(now)))
+    for name in ("architecture", "config", "seed", "recipe"):
+        if before.get(name) != plain[name]:
+            raise RunError(
+                f"This run was made with {name}={_short(before.get(name))}, now it is {_short(plain[name])}: "
+                "resume with the same settings, or start another run."
+            )
+    if before["data"]["fingerprint"] != plain["data"]["fingerprint"]:
+        raise RunError(f"The data changed since this run began ({before['data']['name']}): start another run.")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 120 else text[:117] + "..."
+
+
+def _finish(trainer: Any) -> Run:
+    import torch
+
+    from zoo.training import log
+    from zoo.weights import save
+
+    run = Run(trainer.out)
+    trainer.model.to(memory_format=torch.contiguous_format)      # as a model that was just loaded
+    if trainer.accelerator.is_main_process:
+        log.curves(trainer.out / "log.jsonl", trainer.out / "curves.png")
+        save(trainer.model, trainer.out / "model", run=run.settings)
+    trainer.accelerator.wait_for_everyone()
+    return run

@@ -1,0 +1,132 @@
+"""One Adam per player, its gradients averaged over processes by the trainer, its state kept under parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from math import cos, pi
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from zoo.errors import ConfigError, WeightsError
+from zoo.recipe import Phase, Recipe
+
+
+def annealed(recipe: Recipe, progress: float) -> float:
+    """Return the learning rate after a share `progress` (0 to 1) of the training."""
+    if recipe.anneal == "constant":
+        return recipe.lr
+    left = 1 - progress if recipe.anneal == "linear" else 0.5 * (1 + cos(pi * progress))
+    return recipe.lr * (recipe.final_rate + (1 - recipe.final_rate) * left)
+
+
+class Player:
+    """The networks that one turn moves, with their optimiser.
+
+    Phases that move the same networks share it. Where one of them is lazy (every k-th step), learning rate and betas
+    are rescaled by c = k / (k + 1), so that the extra steps leave the average step as it was (Karras 2020, appendix B).
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, trains: tuple[str, ...], *, scale_gradients: bool = False):
+        phases = recipe.player(trains)
+        frozen = tuple(pattern for phase in phases for pattern in phase.frozen)
+        self.name = "+".join(trains)
+        self.parameters = {
+            f"{network}.{name}": parameter
+            for network in trains
+            for name, parameter in model.get_submodule(network).named_parameters()
+            if not any(fnmatchcase(f"{network}.{name}", pattern) for pattern in frozen)
+        }
+        if not self.parameters:
+            raise ConfigError(f"Phase {phases[0].name!r} moves no parameter: all of {self.name} is frozen.")
+        self._least = min(phase.every for phase in phases)
+        lazy = max(phase.every for phase in phases) / self._least
+        self._ratio = lazy / (lazy + 1) if lazy > 1 else 1.0
+        first, second = (float(beta) ** self._ratio for beta in recipe.betas)
+        values = list(self.parameters.values())
+        self.optimizer = torch.optim.Adam(
+            values, lr=recipe.lr, betas=(first, second), eps=recipe.eps, fused=values[0].device.type in ("cpu", "cuda")
+        )
+        self.scaler = torch.amp.GradScaler(values[0].device.type, enabled=scale_gradients)
+
+    def weight(self, phase: Phase) -> float:
+        """Return what a phase's loss is multiplied with: k for one that comes every k-th time."""
+        return phase.every / self._least
+
+    def thaw(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(True)
+
+    def step(self, lr: float, accelerator: Accelerator, clip_norm: float | None) -> Tensor:
+        """Average gradients over processes, take one step and return the gradient's norm (a scalar on the device)."""
+        self._average(accelerator)
+        self.scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), clip_norm, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * self._ratio
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _average(self, accelerator: Accelerator) -> None:
+        # One flat tensor instead of DDP wrappers: a phase may use any part of any network. A parameter that only some
+        # shares reached counts as zero in the others; one that none reached is left alone, as in a single process.
+        if accelerator.num_processes == 1:
+            return
+        values = list(self.parameters.values())
+        gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in values]
+        reached = torch.tensor([float(value.grad is not None) for value in values], device=gradients[0].device)
+        flat = accelerator.reduce(torch.cat([*(gradient.flatten() for gradient in gradients), reached]), "mean")
+        *means, reached = torch.split(flat, [*(value.numel() for value in values), len(values)])
+        for value, mean, share in zip(values, means, reached.tolist()):
+            value.grad = _like(value, mean.view_as(value)) if share > 0 else None
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimiser's moments and counts, named by parameter."""
+        return {
+            f"{self.name}/{kind}/{name}": value
+            for name, parameter in self.parameters.items()
+            for kind, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+        for name, parameter in self.parameters.items():
+            kept = {
+                kind: tensors[f"{self.name}/{kind}/{name}"]
+                for kind in ("step", "exp_avg", "exp_avg_sq")
+                if f"{self.name}/{kind}/{name}" in tensors
+            }
+            if not kept:
+                continue      # a parameter that no loss has reached yet has no state
+            if len(kept) < 3 or kept["exp_avg"].shape != parameter.shape:
+                raise WeightsError(f"The checkpoint's optimiser state of {name} is incomplete or of another shape.")
+            self.optimizer.state[parameter] = {
+                "step": kept["step"].clone(),
+                "exp_avg": _like(parameter, kept["exp_avg"]),
+                "exp_avg_sq": _like(parameter, kept["exp_avg_sq"]),
+            }
+
+
+def _like(parameter: Tensor, values: Tensor) -> Tensor:
+    # Fused Adam walks parameter, gradient and moments in memory order without looking at strides, so all must lie
+    # alike; parameters are channels_last.
+    return torch.empty_like(parameter).copy_(values)
+
+
+def players(model: nn.Module, recipe: Recipe, *, scale_gradients: bool) -> dict[tuple[str, ...], Player]:
+    """Return one player for each distinct set of networks that the recipe's phases move."""
+    networks = {name for name, _ in model.named_children()}
+    for phase in recipe.phases:
+        unknown = sorted(set(phase.trains) - networks)
+        if unknown or not phase.trains:
+            possible = ", ".join(sorted(networks - {"averages"}))
+            raise ConfigError(f"Phase {phase.name!r} trains {', '.join(unknown) or 'nothing'}; networks: {possible}.")
+    turns = dict.fromkeys(phase.trains for phase in recipe.phases)
+    return {trains: Player(model, recipe, trains, scale_gradients=scale_gradients) for trains in turns}

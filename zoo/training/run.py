@@ -1,0 +1,63 @@
+"""A run directory: everything needed to repeat, resume, judge and publish one training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.errors import RunError
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its directory and what lies in it."""
+
+    directory: Path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that run.json says: settings, versions, data fingerprint, parent."""
+        return dict(_read_json(self.directory / "run.json"))
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """One dictionary for each tick."""
+        path = self.directory / "log.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """The receipts of evaluation.json, or None before the first evaluation."""
+        path = self.directory / "evaluation.json"
+        return dict(_read_json(path)) if path.exists() else None
+
+    @property
+    def model(self) -> Model:
+        """The trained model, read from RUN/model."""
+        from zoo.loading import load
+
+        return load(f"dir:{self.directory / 'model'}")
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Run:
+        """Return the run in a directory.
+
+        Raises:
+            RunError: the directory holds no run.
+        """
+        path = Path(directory)
+        if not (path / "run.json").is_file():
+            raise RunError(f"{path} is no run directory: it has no run.json; `zoo train` or `zoo finetune` make one.")
+        return cls(path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({type(error).__name__}): restore it or start a new run.") from error

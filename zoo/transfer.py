@@ -1,0 +1,121 @@
+"""Transfer methods: how a fine-tune differs from training on. Each is a function from a recipe to a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from zoo.data import ImageSet, open_images
+from zoo.errors import UnknownName, Unsupported, suggest
+from zoo.loading import load
+from zoo.model import Model
+from zoo.recipe import Recipe
+
+FEW = 5000      # images; with fewer a critic learns them by heart (Karras 2020a, figure 1), so they are augmented
+AUGMENT = ("color", "translation", "cutout")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One transfer method."""
+
+    summary: str
+    paper: str
+    apply: Callable[[Model, Recipe], Recipe]
+
+
+def full(model: Model, recipe: Recipe) -> Recipe:
+    """Move every weight."""
+    return recipe
+
+
+def freeze_d(model: Model, recipe: Recipe) -> Recipe:
+    """Let the half of each critic's blocks that lies next to the image stand still.
+
+    Raises:
+        Unsupported: the recipe has no critic, or its blocks cannot be told apart.
+    """
+    if not recipe.critics:
+        raise Unsupported(f"{model.architecture} has no critic, so freeze_d has nothing to freeze: use method full.")
+    patterns = {name: frozen_patterns(name, model.get_submodule(name)) for name in recipe.critics}
+    phases = tuple(
+        replace(phase, frozen=(*phase.frozen, *(p for name in phase.trains for p in patterns.get(name, ()))))
+        for phase in recipe.phases
+    )
+    return replace(recipe, phases=phases)
+
+
+def frozen_patterns(name: str, critic: nn.Module, share: float = 0.5) -> tuple[str, ...]:
+    """Return name patterns of the blocks nearest to the image: `share` of all blocks, rounded up.
+
+    A critic lists its parts from the image to the logit; containers of blocks count block by block.
+    """
+    parts: list[str] = []
+    for child, module in critic.named_children():
+        if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+            parts.extend(f"{child}.{inner}" for inner, _ in module.named_children())
+        else:
+            parts.append(child)
+    blocks = [part for part in parts if "." in part] or parts
+    last = blocks[ceil(share * len(blocks)) - 1]
+    return tuple(f"{name}.{part}.*" for part in parts[: parts.index(last) + 1])
+
+
+METHODS: dict[str, Method] = {
+    "full": Method("train every weight on", "Wang et al., 2018, arXiv:1805.01677", full),
+    "freeze_d": Method("freeze the critic's half next to the image", "Mo et al., 2020, arXiv:2002.10964", freeze_d),
+}
+
+
+def choose(recipe: Recipe, images: ImageSet) -> tuple[str, str]:
+    """Return the method that "auto" stands for, and why."""
+    if not recipe.critics:
+        return "full", "the architecture has no critic"
+    if len(images) < FEW:
+        return "freeze_d", f"{len(images)} images are fewer than {FEW}, so the critic would overfit"
+    return "full", f"{len(images)} images are enough to train every weight"
+
+
+def prepare(
+    name_or_model: str | Model, data: str | Path | ImageSet, method: str, options: Mapping[str, Any]
+) -> tuple[Model, ImageSet, Recipe, dict[str, Any]]:
+    """Return the model fitted to the data's classes, the images, the recipe and facts for run.json."""
+    if method != "auto" and method not in METHODS:
+        names = ["auto", *METHODS]
+        raise UnknownName(f"No transfer method {method!r}.{suggest(method, names)} Methods: {', '.join(names)}.")
+    model = load(name_or_model) if isinstance(name_or_model, str) else name_or_model
+    config = model.config
+    images = open_images(
+        data, resolution=config.resolution, channels=config.channels, workers=int(options.get("workers") or 0)
+    )
+    model = _fit_classes(name_or_model, model, images)
+    recipe = options.get("recipe") or model.recipe()
+    chosen, reason = choose(recipe, images) if method == "auto" else (method, "asked for")
+    recipe = METHODS[chosen].apply(model, recipe)
+    if recipe.critics and len(images) < FEW and not recipe.augment:
+        recipe = replace(recipe, augment=AUGMENT)
+    # The average starts at trained weights: no ramp away from a random start is needed.
+    recipe = replace(recipe, ema_rampup=None)
+    return model, images, recipe, {"method": chosen, "method_reason": reason, "adapted": changed(model)}
+
+
+def changed(model: Model) -> dict[str, str]:
+    """Return the tensors that adaptation did not simply copy."""
+    return {name: what for name, what in model.adapted.items() if what != "copied"}
+
+
+def _fit_classes(name_or_model: str | Model, model: Model, images: ImageSet) -> Model:
+    classes = max(1, len(images.classes)) if images.labels is not None else 1
+    if model.config.num_classes in (0, classes):
+        return model
+    if isinstance(name_or_model, str):
+        return load(name_or_model, adapt=True, num_classes=classes)
+    raise Unsupported(
+        f"The model has {model.config.num_classes} classes, {images.name} has {classes}: "
+        f"load it with adapt=True, num_classes={classes}."
+    )

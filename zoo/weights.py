@@ -1,0 +1,190 @@
+"""Models from configurations and from model folders, and back: strict both ways.
+
+Tensors keep plain keys (``generator.blocks.0.weight``); a network's moving average lies under ``averages.generator``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.errors import ConfigError, WeightsError, suggest
+from zoo.registry import architecture as find_architecture
+from zoo.registry import model_class
+from zoo.storage import GOLDEN_IMAGES, GOLDEN_SEED, SCHEMA, read, write_manifest
+from zoo.versions import versions
+
+if TYPE_CHECKING:
+    from zoo.model import Model, ModelConfig
+
+LARGEST = 64 * 2**30      # bytes of parameters that a config may ask for
+
+
+def build(architecture: str, config: Mapping[str, object], *, device: str | torch.device = "cpu") -> Model:
+    """Return a model with random weights, its size checked on the meta device before anything is allocated.
+
+    Raises:
+        ConfigError: a wrong or unknown setting, or a model larger than `LARGEST`.
+    """
+    cls = model_class(find_architecture(architecture))
+    settings = validated(cls, architecture, config)
+    with torch.device("meta"):
+        sketch = cls(settings)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in sketch.state_dict().values())
+    if size > LARGEST:
+        raise ConfigError(f"{architecture}: this configuration needs {size / 2**30:.0f} GiB of weights; the cap is 64.")
+    if torch.device(device).type != "meta":
+        with torch.device(device):
+            sketch = cls(settings)
+    sketch.architecture = architecture
+    return sketch
+
+
+def validated(cls: type[Model], architecture: str, config: Mapping[str, object]) -> ModelConfig:
+    """Return the architecture's own configuration object.
+
+    Raises:
+        ConfigError: with the first fault and what is possible.
+    """
+    possible = list(cls.Config.model_fields)
+    for name in config:
+        if name not in possible:
+            near, all_of = suggest(name, possible), ", ".join(possible)
+            raise ConfigError(f"{architecture} has no setting {name!r}.{near} It has: {all_of}.")
+    try:
+        return cls.Config(**dict[str, Any](config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        given = f"{place}={first['input']!r:.60}" if place else "configuration"
+        raise ConfigError(f"{architecture}: {given}: {first['msg'].removeprefix('Value error, ')}.") from error
+
+
+def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None = None, half: bool = False) -> Path:
+    """Write config.json, model.safetensors, README.md and manifest.json, and return the folder.
+
+    Args:
+        run: what run.json says, for the card and for the lineage.
+        half: store floating tensors as float16, and only the average of a network that has one.
+
+    Raises:
+        WeightsError: a tensor holds a value that is not finite; nothing is written.
+    """
+    from zoo.cards import render
+
+    folder = Path(directory)
+    tensors = _for_disk(model, half)
+    origin = _lineage(model, run)
+    config = {
+        "architecture": model.architecture,
+        "config": model.config.model_dump(mode="json"),
+        "schema_version": SCHEMA,
+        "zoo_version": versions()["zoo"],
+        "origin": origin,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "README.md").write_text(render(model, run=run))
+    golden = golden_hash(load(folder, verify=False))
+    write_manifest(folder, golden)
+    return folder
+
+
+def golden_hash(model: Model) -> str:
+    """Return the sha256 of four samples of a fixed seed, as 8-bit images: the same weights give the same hash."""
+    labels = torch.arange(GOLDEN_IMAGES) % model.config.num_classes if model.config.num_classes else None
+    images = model.sample(GOLDEN_IMAGES, seed=GOLDEN_SEED, labels=labels)
+    pixels = ((images + 1) * 127.5).round().to(torch.uint8)
+    return hashlib.sha256(pixels.cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def load(
+    directory: str | Path,
+    *,
+    adapt: bool = False,
+    device: str | torch.device | None = None,
+    verify: bool = True,
+    **config: Any,
+) -> Model:
+    """Return the model of a folder; strict unless `adapt`.
+
+    Args:
+        adapt: fit the weights to `config` (another resolution, channels, classes); `model.adapted` says how.
+        config: settings to change; needs `adapt` where tensors change shape.
+    """
+    from zoo.adaptation import adapted
+
+    checkpoint = read(directory, verify=verify)
+    model = build(checkpoint.architecture, {**checkpoint.config, **config}, device="meta")
+    model.follow(_averages(checkpoint.tensors))
+    tensors = checkpoint.tensors
+    if adapt:
+        fresh = build(checkpoint.architecture, {**checkpoint.config, **config})
+        tensors, model.adapted = adapted(fresh.follow(_averages(tensors)).state_dict(), tensors)
+    check_fit(model.state_dict(), tensors, Path(directory) / "model.safetensors")
+    # Clones: where a tensor lies in the file decides its alignment, and that the last bits of some matrix products.
+    model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    model.requires_grad_(True)
+    model.averages.requires_grad_(False)
+    model.origin = dict(checkpoint.origin)
+    return model.to(device) if device is not None else model
+
+
+def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError unless both hold the same names with the same shapes and kinds."""
+    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    for names, fault in ((missing, "missing"), (extra, "unknown")):
+        if names:
+            raise WeightsError(
+                f"{path.name}: {len(names)} tensors are {fault}, the first is {names[0]!r}: "
+                "these are not the weights of this configuration."
+            )
+    for name, tensor in wanted.items():
+        if tensor.shape != given[name].shape:
+            raise WeightsError(
+                f"{path.name}: {name} is {list(given[name].shape)}, this configuration needs {list(tensor.shape)}: "
+                "adapt=True fits weights to another resolution, channels or classes."
+            )
+        if tensor.dtype != given[name].dtype:
+            raise WeightsError(f"{path.name}: {name} is {given[name].dtype}, expected {tensor.dtype}.")
+
+
+def _averages(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    return tuple(sorted({name.split(".")[1] for name in tensors if name.startswith("averages.")}))
+
+
+def _for_disk(model: Model, half: bool) -> dict[str, Tensor]:
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    if half:      # small files: what `sample` uses is the average, so the live twin can go
+        for name in [name for name in tensors if name.startswith("averages.")]:
+            tensors[name.removeprefix("averages.")] = tensors.pop(name)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{name} holds values that are not finite: this model is broken and is not saved.")
+    if half:
+        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    # Clones: safetensors refuses tensors that share memory or lie in another order than they count.
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+
+
+def _lineage(model: Model, run: Mapping[str, Any] | None) -> dict[str, Any]:
+    # A model that was trained here has its origin as parent; an untouched one keeps its origin.
+    if run is None:
+        return model.origin
+    kept = {name: run[name] for name in ("kimg", "method", "data") if name in run}
+    parent = run.get("parent") or {}
+    lineage = {**kept, "parent": {name: value for name, value in parent.items() if name != "parent"} or None}
+    if "license" in parent:
+        lineage["license"] = parent["license"]
+    return lineage
+
+
