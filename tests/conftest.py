@@ -30,7 +30,7 @@ def _few_threads():
     torch.set_num_threads(1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny():
     """Return a function that makes a tiny model of an architecture, always with the same weights."""
     import torch

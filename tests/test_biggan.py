@@ -149,7 +149,8 @@ def test_every_resolution_of_the_tables_runs(resolution, deep):
         ({"resolution": 16, "deep": True, "discriminator_blocks": [[True, 2, 1]]}, "not lower them"),
         ({"resolution": 16, "discriminator_blocks": [[True, 0, 1], *[[True, 1, 1]] * 4]}, "too often"),
         (
-            {"resolution": 16, "discriminator_blocks": [[True, 0, 1], *[[True, 1, 1]] * 3], "discriminator_attention": [3]},
+            {"resolution": 8, "generator_blocks": [[True, 1, 1]], "discriminator_blocks": [[True, 0, 1], [True, 1, 1],
+             [True, 1, 1]], "discriminator_attention": [2]},
             "at least 2x2 places",
         ),
         ({"width": 0}, "greater than or equal to 1"),

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,10 +77,11 @@ def test_a_card_that_was_edited_on_the_hub_does_not_stop_loading(hub, model):
     assert same(zoo.load("hub:acme/cats"), model)
 
 
-def test_no_published_byte_holds_the_token(hub, run):
+def test_no_published_byte_holds_the_token_or_the_folders_of_the_data(hub, run):
     zoo.publish(run, "acme/dots2", token=OWNER_TOKEN)
     for content in hub.repositories["acme/dots2"].commits[-1].files.values():
         assert b"hf_" not in content
+        assert b"private place" not in content
         assert OWNER_TOKEN.encode() not in content
 
 
@@ -251,7 +253,20 @@ def test_a_fine_tune_keeps_the_licence_of_its_parent(model, license_, entries, c
     assert ("does not allow commercial use" in card) is not commercial
 
 
-def test_the_readme_example_of_a_card_runs(hub, model):
+def test_the_example_of_the_documentation_runs(hub, run, tmp_path, monkeypatch):
+    text = (Path(__file__).parent.parent / "docs" / "publishing.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    (tmp_path / "runs").mkdir()
+    run.directory.rename(tmp_path / "runs" / "cats")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", OWNER_TOKEN)
+    names: dict = {"zoo": zoo}
+    exec(example, names)
+    assert names["publication"].commit == hub.repositories["acme/cats"].commits[-1].sha
+    assert names["model"].origin["commit"] == names["publication"].commit
+
+
+def test_the_example_of_a_card_runs(hub, model):
     zoo.publish(model, "acme/cats", token=OWNER_TOKEN)
     card = hub.repositories["acme/cats"].commits[-1].files["README.md"].decode()
     example = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]

@@ -117,7 +117,7 @@ def _training(
     data, recipe = given.get("data"), _mapping(run.get("recipe"))
     facts = _mapping(data) or {"name": data}
     rows = {
-        "data": _public(facts.get("name")),
+        "data": public_name(facts.get("name")),
         "images": facts.get("images"),
         "data fingerprint": facts.get("fingerprint"),
         "classes in the data": len(facts["classes"]) if facts.get("classes") else None,
@@ -145,7 +145,7 @@ def _receipt(receipt: Mapping[str, Any]) -> list[tuple[str, object]]:
     rows = {
         "samples": receipt.get("fake_images"),
         "real images": receipt.get("real_images"),
-        "real data": _public(data.get("name")),
+        "real data": public_name(data.get("name")),
         "data fingerprint": data.get("fingerprint"),
         "features": features.get("name"),
         "sha256 of the features' weights": features.get("digest"),
@@ -198,7 +198,7 @@ def _front(
 
 
 def _index(values: Mapping[str, float], receipt: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    data = _line(_public(_mapping(receipt.get("data")).get("name")) or "unnamed")
+    data = _line(public_name(_mapping(receipt.get("data")).get("name")) or "unnamed")
     result = {
         "task": {"type": "unconditional-image-generation", "name": "Unconditional Image Generation"},
         "dataset": {"type": data, "name": data},
@@ -224,7 +224,7 @@ def _line(value: object) -> str:
     return " ".join(str(value).split())[:200]
 
 
-def _public(name: object) -> str:
+def public_name(name: object) -> str:
     """Return the name of a data set without the folders above it, which are the publisher's own affair."""
     text = str(name or "")
     return text if text.startswith(("hf:", "emoji")) else PurePath(text).name

@@ -82,7 +82,7 @@ def choose(recipe: Recipe, images: ImageSet) -> tuple[str, str]:
 
 
 def prepare(
-    name_or_model: str | Model, data: str | Path | ImageSet, method: str, options: Mapping[str, Any]
+    name_or_model: str | Model, data: str | Path | ImageSet, method: str, kimg: float, options: Mapping[str, Any]
 ) -> tuple[Model, ImageSet, Recipe, dict[str, Any]]:
     """Return the model fitted to the data's classes, the images, the recipe and facts for run.json."""
     if method != "auto" and method not in METHODS:
@@ -99,8 +99,9 @@ def prepare(
     recipe = METHODS[chosen].apply(model, recipe)
     if recipe.critics and len(images) < FEW and not recipe.augment:
         recipe = replace(recipe, augment=AUGMENT)
-    # The average starts at trained weights: no ramp away from a random start is needed.
-    recipe = replace(recipe, ema_rampup=None)
+    # The average starts at trained weights, so it needs no ramp away from a random start; but in a short fine-tune a
+    # half-life of the usual length would keep it at the parent.
+    recipe = replace(recipe, ema_rampup=None, ema_kimg=min(recipe.ema_kimg, kimg / 10))
     return model, images, recipe, {"method": chosen, "method_reason": reason, "adapted": changed(model)}
 
 

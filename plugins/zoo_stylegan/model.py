@@ -85,11 +85,13 @@ class StyleGAN(Model):
             raise ConfigError(f"noise={noise!r}: possible are random, const, none.")
         return generator.synthesis(w, generator.random_noise(len(z), sources[noise]))
 
-    def recipe(self, gamma: float | None = None) -> Recipe:
+    def recipe(self, *, gamma: float | None = None, mixing: float = 0.9, path_weight: float = 2.0) -> Recipe:
         """Appendix B: non-saturating loss, lazy R1 every 16 steps, path length every 4, style mixing 0.9.
 
         Args:
             gamma: weight of R1; None: 0.0002 pixels / batch, the heuristic of Karras 2020a (arXiv:2006.06676).
+            mixing: probability of style mixing; that paper trains small images without it.
+            path_weight: weight of path length regularisation; 0, as for small images there, leaves it out.
         """
         recipe = Recipe(
             phases=(),
@@ -102,4 +104,4 @@ class StyleGAN(Model):
         )
         if gamma is None:
             gamma = 0.0002 * self.config.resolution**2 / recipe.batch
-        return replace(recipe, phases=phases(gamma=gamma))
+        return replace(recipe, phases=phases(gamma=gamma, mixing=mixing, path_weight=path_weight))

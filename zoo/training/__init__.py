@@ -105,7 +105,7 @@ def finetune(
     """
     from zoo.transfer import prepare
 
-    model, images, recipe, facts = prepare(name_or_model, data, method, options)
+    model, images, recipe, facts = prepare(name_or_model, data, method, kimg, options)
     return train(model, images, kimg=kimg, out=out, facts=facts, **{**options, "recipe": recipe})
 
 

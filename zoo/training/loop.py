@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from zoo.data import ImageSet, batches, normalise
@@ -68,6 +69,7 @@ class Trainer:
         self.images, self.accumulate, self.shares = images, accumulate, shares
         self.model = model.follow(recipe.averaged).to(accelerator.device)
         self.model.to(memory_format=torch.channels_last)
+        self._share_weights()
         self.players = players(self.model, recipe, scale_gradients=precision == "fp16")
         self.dtype = PRECISIONS[precision]
         self.steps = -(-int(schedule.kimg * 1000) // recipe.batch)
@@ -103,6 +105,13 @@ class Trainer:
                 if self._due(self.schedule.checkpoint):
                     self._save()
 
+    @torch.no_grad()
+    def _share_weights(self) -> None:
+        # Processes may have drawn different random weights: the first one's count.
+        if self.accelerator.num_processes > 1:
+            for tensor in (*self.model.parameters(), *self.model.buffers()):
+                tensor.copy_(broadcast(tensor.contiguous()))
+
     # One phase.
 
     def _turn(self, index: int, phase: Phase, images: Tensor, labels: Tensor | None, share: float) -> None:
@@ -121,7 +130,9 @@ class Trainer:
             self.meters.add(phase.name, {**terms.minimise, **terms.watch})
             watched.append(terms.watch)
         norm = player.step(annealed(self.recipe, share) * phase.rate, self.accelerator, self.recipe.clip_norm)
-        self.meters.add(phase.name, {"gradient_norm": norm})
+        # A float16 scaler that was too high makes it infinite; then the step was left out and the scale was lowered.
+        if not player.scaler.is_enabled() or bool(torch.isfinite(norm)):
+            self.meters.add(phase.name, {"gradient_norm": norm})
         if phase.project is not None:
             for name in phase.trains:
                 phase.project(self.model.get_submodule(name))
