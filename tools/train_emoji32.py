@@ -22,8 +22,14 @@ COMMON = {"resolution": 32, "channels": 3}
 CONFIGS = {
     "dcgan": {**COMMON, "latent": 64, "generator_width": 48, "discriminator_width": 48},
     "stylegan": {**COMMON, "latent": 128, "w": 128, "mapping_layers": 4, "channel_base": 1024, "channel_max": 128},
-    "biggan": {**COMMON, "num_classes": 8},
-    "vae": {**COMMON},
+    "biggan": {
+        **COMMON,
+        "num_classes": 7,
+        "width": 20,
+        "generator_blocks": ((True, 8, 8), (True, 8, 4), (True, 4, 2)),
+        "discriminator_blocks": ((True, 0, 2), (True, 2, 4), (True, 4, 8), (False, 8, 8)),
+    },
+    "vae": {**COMMON, "num_classes": 7},
 }
 # Without "color": the emoji stand on white, and shifted colours leak into the background.
 AUGMENT = ("translation", "cutout")
@@ -31,7 +37,7 @@ RECIPES = {
     "dcgan": {"augment": AUGMENT, "batch": 32},
     "stylegan": {"augment": AUGMENT, "batch": 32},
     "biggan": {"augment": AUGMENT, "batch": 32},
-    "vae": {},
+    "vae": {"batch": 32},
 }
 ARGUMENTS = {"stylegan": {"gamma": 0.02, "mixing": 0.0, "path_weight": 0.0}}
 
@@ -63,6 +69,7 @@ def main() -> None:
 
 def install(name: str, run: Run) -> None:
     model = run.model
+    model.origin["license"] = "Apache-2.0"      # as that of the emoji
     folder = Path(__file__).parents[1] / "plugins" / f"zoo_{name}" / "weights" / "emoji32"
     save(model, folder, run=run.settings, half=True)
     print(folder, (folder / "model.safetensors").stat().st_size)

@@ -60,7 +60,7 @@ def load(
 
     folder, origin = _locate(name, revision, cache_dir, token)
     model = weights.load(folder, adapt=adapt, device=device, **config)
-    model.origin = {**model.origin, **origin}
+    model.origin = {"data": {"name": origin.pop("data", "")}, **model.origin, **origin}
     return model
 
 

@@ -70,6 +70,9 @@ class Model(nn.Module):
     def advance(self, progress: float) -> None:
         """Hear how much of the training is done (0 to 1); an architecture that grows in stages acts on it."""
 
+    def finish(self) -> None:
+        """Hear that training is over, before the weights are saved; an architecture with statistics to settle does so."""
+
     # What callers use.
 
     @torch.no_grad()

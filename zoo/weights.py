@@ -82,13 +82,12 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
 
     folder = Path(directory)
     tensors = _for_disk(model, half)
-    origin = _lineage(model, run)
     config = {
         "architecture": model.architecture,
         "config": model.config.model_dump(mode="json"),
         "schema_version": SCHEMA,
         "zoo_version": versions()["zoo"],
-        "origin": origin,
+        "origin": model.origin,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -176,15 +175,20 @@ def _for_disk(model: Model, half: bool) -> dict[str, Tensor]:
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
-def _lineage(model: Model, run: Mapping[str, Any] | None) -> dict[str, Any]:
-    # A model that was trained here has its origin as parent; an untouched one keeps its origin.
-    if run is None:
-        return model.origin
-    kept = {name: run[name] for name in ("kimg", "method", "data") if name in run}
+def lineage(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the origin of weights that a run trained: how long, how, on what, and from which parent.
+
+    The parent's licence covers what was made from it. Folders of this machine are left out of the data's name.
+    """
+    from zoo.cards import public_name
+
+    origin = {name: run[name] for name in ("kimg", "method") if name in run}
+    origin["data"] = {**run["data"], "name": public_name(run["data"]["name"])}
     parent = run.get("parent") or {}
-    lineage = {**kept, "parent": {name: value for name, value in parent.items() if name != "parent"} or None}
-    if "license" in parent:
-        lineage["license"] = parent["license"]
-    return lineage
+    if parent:
+        origin["parent"] = {name: value for name, value in parent.items() if name != "parent"}
+        if "license" in parent:
+            origin["license"] = parent["license"]
+    return origin
 
 

@@ -72,6 +72,10 @@ class BigGAN(Model):
             eps=1e-6,
         )
 
+    def finish(self) -> None:
+        """Measure the statistics that each truncation is sampled with."""
+        self.standing_statistics(512)
+
     @torch.no_grad()
     def standing_statistics(self, samples: int = 2048, batch: int = 64, seed: int = 0) -> Self:
         """Measure the batch-norm statistics of the averaged generator anew, for each truncation that it keeps them for.

@@ -239,12 +239,15 @@ def _finish(trainer: Any) -> Run:
     import torch
 
     from zoo.training import log
-    from zoo.weights import save
+    from zoo.weights import lineage, save
 
     run = Run(trainer.out)
-    trainer.model.to(memory_format=torch.contiguous_format)      # as a model that was just loaded
+    model = trainer.model
+    model.to(memory_format=torch.contiguous_format)      # as a model that was just loaded
+    model.origin = lineage(run.settings)
     if trainer.accelerator.is_main_process:
+        model.finish()
         log.curves(trainer.out / "log.jsonl", trainer.out / "curves.png")
-        save(trainer.model, trainer.out / "model", run=run.settings)
+        save(model, trainer.out / "model", run=run.settings)
     trainer.accelerator.wait_for_everyone()
     return run
