@@ -13,10 +13,15 @@ from pathlib import Path
 import torch
 
 import zoo
+from zoo.cards import render
+from zoo.images import save_grid
+from zoo.storage import write_manifest
 from zoo.training import Run, train
-from zoo.weights import save
+from zoo.weights import golden_hash, save
 
+ROOT = Path(__file__).parents[1]
 DATA = "emoji:-smileys-emotion"
+FEATURES = "timm:tf_efficientnet_lite0@96"
 COMMON = {"resolution": 32, "channels": 3}
 # At most 2M parameters in generator and discriminator together: 4 MB in half precision.
 CONFIGS = {
@@ -68,11 +73,29 @@ def main() -> None:
 
 
 def install(name: str, run: Run) -> None:
+    """Write the run's model in half precision into its plugin, measure it, and write its card and sample grid."""
     model = run.model
     model.origin["license"] = "Apache-2.0"      # as that of the emoji
-    folder = Path(__file__).parents[1] / "plugins" / f"zoo_{name}" / "weights" / "emoji32"
+    folder = ROOT / "plugins" / f"zoo_{name}" / "weights" / "emoji32"
     save(model, folder, run=run.settings, half=True)
-    print(folder, (folder / "model.safetensors").stat().st_size)
+    shipped = zoo.load(f"dir:{folder}")
+    found = zoo.evaluate(
+        shipped, DATA, metrics=("kid", "precision_recall", "density_coverage"), samples=2000, features=FEATURES
+    )
+    title = f"{name}.emoji32"
+    save_grid(shipped.sample(64, seed=0, labels=labels(shipped)), ROOT / "model_cards" / f"{title}.png")
+    facts = {"run": run.settings, "evaluation": found.to_dict()}
+    for path, samples in ((folder / "README.md", None), (ROOT / "model_cards" / f"{title}.md", f"{title}.png")):
+        card = render(shipped, samples=samples, **facts)
+        path.write_text(card.replace("dir:PATH_OF_THIS_FOLDER", title))
+    write_manifest(folder, golden_hash(shipped))
+    print(folder, (folder / "model.safetensors").stat().st_size, found, sep="\n")
+
+
+def labels(model: zoo.Model) -> torch.Tensor | None:
+    """Return labels for a grid of 64 that shows every class alike."""
+    classes = model.config.num_classes
+    return torch.arange(64) % classes if classes else None
 
 
 if __name__ == "__main__":

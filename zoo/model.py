@@ -71,7 +71,7 @@ class Model(nn.Module):
         """Hear how much of the training is done (0 to 1); an architecture that grows in stages acts on it."""
 
     def finish(self) -> None:
-        """Hear that training is over, before the weights are saved; an architecture with statistics to settle does so."""
+        """Hear that training is over, before the weights are saved: the time to settle statistics."""
 
     # What callers use.
 
