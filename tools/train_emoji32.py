@@ -1,7 +1,12 @@
 """Train the weights that the wheel bundles: each architecture on the bundled emoji without smileys, at 32x32.
 
-    python tools/train_emoji32.py stylegan --kimg 300 --out runs/stylegan
-    python tools/train_emoji32.py stylegan --out runs/stylegan --install
+    python tools/train_emoji32.py dcgan --kimg 300 --out runs/dcgan
+    python tools/train_emoji32.py dcgan --out runs/dcgan --install
+
+StyleGAN learns in two stages, shapes first and then detail:
+
+    python tools/train_emoji32.py stylegan --kimg 100 --out runs/shapes
+    python tools/train_emoji32.py stylegan --kimg 340 --out runs/stylegan --start runs/shapes/model
 """
 
 from __future__ import annotations
@@ -40,11 +45,14 @@ CONFIGS = {
 AUGMENT = ("translation", "cutout")
 RECIPES = {
     "dcgan": {"augment": AUGMENT, "batch": 32},
-    "stylegan": {"augment": AUGMENT, "batch": 32},
+    "stylegan": {"augment": ("color", *AUGMENT), "batch": 32, "ema_kimg": 20.0},
     "biggan": {"augment": AUGMENT, "batch": 32},
     "vae": {"batch": 32},
 }
-ARGUMENTS = {"stylegan": {"gamma": 0.02, "mixing": 0.0, "path_weight": 0.0}}
+ARGUMENTS = {"stylegan": {"gamma": 0.1}}
+# The second stage: without what steadies the shapes, and with a falling learning rate.
+DETAIL = {"anneal": "cosine", "final_rate": 0.1, "batch": 16}
+DETAIL_ARGUMENTS = {"gamma": 0.1, "mixing": 0.0, "path_weight": 0.0}
 
 
 def main() -> None:
@@ -54,14 +62,14 @@ def main() -> None:
     parser.add_argument("--kimg", type=float, default=300)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--start", help="model folder of an earlier stage")
     parser.add_argument("--install", action="store_true", help="write the run's model into the plugin's weights folder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.install:
         return install(arguments.architecture, Run.open(arguments.out))
     torch.manual_seed(0)
-    model = zoo.create(arguments.architecture, **CONFIGS[arguments.architecture])
-    recipe = replace(model.recipe(**ARGUMENTS.get(arguments.architecture, {})), **RECIPES[arguments.architecture])
+    model, recipe = prepared(arguments.architecture, arguments.start)
     for name, network in model.networks().items():
         print(name, sum(parameter.numel() for parameter in network.parameters()), flush=True)
     train(
@@ -70,6 +78,15 @@ def main() -> None:
         progress=lambda done, total, values: print(f"{done:.1f}/{total} {values}", flush=True),
     )  # fmt: skip
     return None
+
+
+def prepared(name: str, start: str | None) -> tuple[zoo.Model, zoo.Recipe]:
+    """Return the model, new or from an earlier stage, and the recipe of its stage."""
+    if start is None:
+        model = zoo.create(name, **CONFIGS[name])
+        return model, replace(model.recipe(**ARGUMENTS.get(name, {})), **RECIPES[name])
+    model = zoo.load(f"dir:{start}")
+    return model, replace(model.recipe(**DETAIL_ARGUMENTS), augment=AUGMENT, ema_rampup=None, **DETAIL)
 
 
 def install(name: str, run: Run) -> None:

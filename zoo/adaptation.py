@@ -6,15 +6,14 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 
 def adapted(fresh: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return a full set of tensors and what became of each: "copied", "grown", "trimmed", "resized", "re-initialised".
+    """Return a full set of tensors and what became of each: "copied", "grown", "trimmed", "re-initialised".
 
     A tensor of the same shape is copied. One that differs along one axis (classes, colours) keeps what both have, and
-    further entries start as the mean of the trained ones. Square planes of noise are resized. What the trained model
-    lacks, or what differs in more ways, stays fresh. Architectures name blocks so that equal names mean equal work.
+    further entries start as the mean of the trained ones. What the trained model lacks, or what differs in more ways,
+    stays fresh. Architectures name blocks so that equal names mean equal work, and mend the rest in `Model.refit`.
 
     Args:
         fresh: the state of the new configuration with random weights.
@@ -31,28 +30,17 @@ def adapted(fresh: Mapping[str, Tensor], trained: Mapping[str, Tensor]) -> tuple
 
 
 def _fit(wanted: Tensor, given: Tensor | None) -> tuple[Tensor, str]:
-    if given is None or given.ndim != wanted.ndim or given.dtype != wanted.dtype:
+    if given is None or given.ndim != wanted.ndim or given.dtype != wanted.dtype or not given.numel():
         return wanted.clone(), "re-initialised"
     if given.shape == wanted.shape:
         return given, "copied"
     change = f"{list(given.shape)} -> {list(wanted.shape)}"
-    if _is_plane(given) and _is_plane(wanted):
-        size = tuple(wanted.shape)
-        return interpolate(given[None, None], size=size, mode="nearest")[0, 0], f"resized {change}"
     differing = [axis for axis in range(wanted.ndim) if given.shape[axis] != wanted.shape[axis]]
     if len(differing) > 1:
         return wanted.clone(), f"re-initialised {change}"
     axis = differing[0]
     verb = "grown" if wanted.shape[axis] > given.shape[axis] else "trimmed"
     return _along(given, axis, wanted.shape[axis]), f"{verb} {change}"
-
-
-def _is_plane(tensor: Tensor) -> bool:
-    return tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1] and _is_power_of_two(tensor.shape[0])
-
-
-def _is_power_of_two(value: int) -> bool:
-    return value >= 4 and value & (value - 1) == 0
 
 
 def _along(given: Tensor, axis: int, need: int) -> Tensor:

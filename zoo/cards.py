@@ -120,7 +120,7 @@ def _training(
         "data": public_name(facts.get("name")),
         "images": facts.get("images"),
         "data fingerprint": facts.get("fingerprint"),
-        "classes in the data": len(facts["classes"]) if facts.get("classes") else None,
+        "classes in the data": len(classes) if isinstance(classes := facts.get("classes"), list) and classes else None,
         "thousand images shown": given.get("kimg"),
         "images a step": recipe.get("batch"),
         "method": given.get("method"),

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 PARENT = "stylegan"                        # trained on the other emoji
 TARGET = "emoji:smileys-emotion"           # 169 images that the parent never saw
-SAMPLES = 1000                             # for each evaluation
 Bars = Callable[[str], AbstractContextManager[Any]]     # a title -> what shows progress (zoo.cli.progress.Progress)
 
 
@@ -44,13 +43,22 @@ class Summary:
         ]
 
 
-def demo(out: Path, bars: Bars, *, kimg: float = 5.0, seed: int = 0, say: Callable[[str], None] = print) -> Summary:
+def demo(
+    out: Path,
+    bars: Bars,
+    *,
+    kimg: float = 5.0,
+    samples: int = 1000,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> Summary:
     """Fine-tune the bundled StyleGAN on smileys, train a scratch twin as long, and measure both and the parent.
 
     Args:
         out: folder for everything; must not hold an earlier demo.
         bars: makes a progress bar from a title.
         kimg: length of each training, in thousand images.
+        samples: images generated for each evaluation.
         seed: of both trainings.
         say: prints one line.
 
@@ -63,7 +71,9 @@ def demo(out: Path, bars: Bars, *, kimg: float = 5.0, seed: int = 0, say: Callab
     from zoo.metrics.names import offline_features
     from zoo.publishing import publish
     from zoo.training import finetune, train
+    from zoo.training.settings import check_arguments
 
+    check_arguments(kimg=kimg, seed=seed)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: remove it or give another folder with --out.")
     out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +82,7 @@ def demo(out: Path, bars: Bars, *, kimg: float = 5.0, seed: int = 0, say: Callab
     def measure(what: Any, title: str) -> Evaluation:
         with bars(f"evaluate {title}") as bar:
             return evaluate(
-                what, TARGET, metrics=("kid", "precision_recall"), samples=SAMPLES, features=features,
+                what, TARGET, metrics=("kid", "precision_recall"), samples=samples, features=features,
                 progress=bar.images,
             )  # fmt: skip
 
@@ -105,5 +115,5 @@ def _scratch(parent: Model, seed: int) -> Model:
 
     from zoo.loading import create
 
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**64)
     return create(parent.architecture, **parent.config.model_dump())

@@ -1,8 +1,19 @@
 """Every error a caller can cause: one line that says what was given, what is possible and what to do next."""
 
 
+LONGEST = 1500      # characters of a message: what it quotes may be a stranger's
+
+
 class ZooError(Exception):
     """Base of all errors that zoo raises on purpose; the command line prints its message and exits with 2."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 class UnknownName(ZooError):

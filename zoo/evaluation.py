@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from zoo.model import Model
     from zoo.training.run import Run
 
+MOST = 10_000_000          # images: their features must fit in memory
 Progress = Callable[[str, int, int], None]       # (stage: "real" or "fake", images done, images in all)
 
 
@@ -102,7 +104,7 @@ def evaluate(
     from zoo.metrics.sampling import Sampler
 
     chosen = _chosen(metrics)
-    _check_counts(samples=samples, batch=batch, reference=reference)
+    _check_numbers(seed, psi, samples=samples, batch=batch, reference=1 if reference is None else reference)
     model, run = _opened(model_or_run)
     images = open_images(data, resolution=model.config.resolution, channels=model.config.channels)
     indices = _indices(images, reference, seed)
@@ -126,16 +128,21 @@ def evaluate(
 def _chosen(metrics: Sequence[str]) -> dict[str, Metric]:
     from zoo.metrics import names
 
-    wanted = [name.strip() for name in (metrics.split(",") if isinstance(metrics, str) else metrics)]
+    given = metrics.split(",") if isinstance(metrics, str) else metrics
+    wanted = [str(name).strip() for name in given] if isinstance(given, Iterable) else []
     if not wanted:
         raise EvaluationError(f"No metrics were given; possible: {', '.join(sorted(names.metric_names()))}.")
     return {name: names.metric(name) for name in wanted}
 
 
-def _check_counts(**counts: int | None) -> None:
+def _check_numbers(seed: int, psi: float, **counts: int) -> None:
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise EvaluationError(f"{name}={count} is not possible: give 1 or more.")
+        if not isinstance(count, int) or not 1 <= count <= MOST:
+            raise EvaluationError(f"{name}={str(count)[:60]} is not possible: give an integer from 1 to {MOST}.")
+    if not isinstance(seed, int):
+        raise EvaluationError(f"seed={str(seed)[:60]!r} is not possible: give an integer.")
+    if not isinstance(psi, int | float) or not abs(psi) < float("inf"):
+        raise EvaluationError(f"psi={str(psi)[:60]} is not possible: give a finite number; 1 is no truncation.")
 
 
 def _opened(model_or_run: Model | Run | str | Path) -> tuple[Model, Run | None]:
@@ -147,7 +154,9 @@ def _opened(model_or_run: Model | Run | str | Path) -> tuple[Model, Run | None]:
         return model_or_run, None
     if isinstance(model_or_run, Run):
         return model_or_run.model, model_or_run
-    if Path(model_or_run, "run.json").is_file():
+    if not isinstance(model_or_run, str | Path):
+        raise EvaluationError(f"{type(model_or_run).__name__} is no model, run, name or path: give one of these.")
+    if os.path.isfile(os.path.join(model_or_run, "run.json")):
         run = Run.open(model_or_run)
         return run.model, run
     return load(f"dir:{model_or_run}" if isinstance(model_or_run, Path) else model_or_run), None

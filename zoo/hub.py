@@ -51,6 +51,8 @@ class Repo:
         Raises:
             HubError: it reads otherwise, or names two different revisions.
         """
+        if not isinstance(text, str):
+            raise HubError(f"{str(text)[:80]!r} ({type(text).__name__}) names no Hub repository: write OWNER/REPO.")
         whole = text if revision is None or text.endswith(f"@{revision}") else f"{text}@{revision}"
         found = _REPO.fullmatch(whole)
         if not found or ".." in whole or whole.endswith(("/", ".")) or found["name"].endswith((".git", "-", ".")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,19 +54,31 @@ def grid(images: Tensor, columns: int | None = None) -> Image:
     return Image.frombytes(_MODES[channels], shape, canvas.numpy().tobytes())
 
 
+def check_place(path: str | Path) -> Path:
+    """Return the path of a picture to write.
+
+    Raises:
+        ConfigError: the suffix names no picture format, or a folder stands there.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    Image.init()
+    known = {suffix for suffix, name in Image.EXTENSION.items() if name in Image.SAVE}
+    if path.suffix.lower() not in known:
+        raise ConfigError(f"{str(path)!r} names no picture format: end it with .png.")
+    if os.path.isdir(path):
+        raise ConfigError(f"{str(path)!r} is a folder: give a file name that ends with .png.")
+    return path
+
+
 def save_grid(images: Tensor, path: str | Path, columns: int | None = None) -> Path:
     """Write `grid(images, columns)` to a picture file, whose suffix names the format, and return its path.
 
     Raises:
         ConfigError: as `grid`, or the suffix names no picture format that can hold these channels.
     """
-    from PIL import Image
-
-    path = Path(path)
-    Image.init()
-    known = sorted(suffix for suffix, name in Image.EXTENSION.items() if name in Image.SAVE)
-    if path.suffix.lower() not in known:
-        raise ConfigError(f"{str(path)!r} names no picture format: end it with .png.")
+    path = check_place(path)
     picture = grid(images, columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

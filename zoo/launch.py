@@ -11,6 +11,7 @@ from pathlib import Path
 from zoo.errors import ConfigError
 
 PROCESSES = "ZOO_PROCESSES"               # environment of a launched process: how many there must be
+FEW = 8                                   # processes that any machine may be asked for
 WORDS = "ZOO_LAST_WORDS"                  # environment of a launched process: folder for the line it ends with
 
 
@@ -34,13 +35,14 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     A signal to this process reaches all of them; the exit code is then 128 + its number.
 
     Raises:
-        ConfigError: fewer than one process, or more than there are GPUs on a machine that has some.
+        ConfigError: fewer than one process, or more than GPUs or, without any, than cores (but 8 always may be).
     """
     import torch
 
     devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if processes < 1 or (devices and processes > devices):
-        most = f"1 to {devices}, one a GPU" if devices else "at least 1"
+    allowed = devices or max(FEW, os.cpu_count() or 1)
+    if not 1 <= processes <= allowed:
+        most = f"1 to {allowed}, one a GPU" if devices else f"1 to {allowed}"
         raise ConfigError(f"--processes {processes} is not possible on this machine: give {most}.")
     threads = max(1, (os.cpu_count() or 1) // processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -29,6 +29,7 @@ def create(name: str, **config: object) -> Model:
     """
     from zoo.weights import build
 
+    _refuse_other_than_text(name)
     return build(find_architecture(name).name, config)
 
 
@@ -74,6 +75,7 @@ def save(model: Model, directory: str | Path) -> Path:
 def _locate(
     name: str, revision: str | None, cache_dir: str | Path | None, token: str | None
 ) -> tuple[Path, dict[str, Any]]:
+    _refuse_other_than_text(name)
     kind, _, rest = name.partition(":")
     if kind == "dir" and rest:
         if revision is not None:
@@ -91,6 +93,12 @@ def _locate(
         return _bundled(name, entry), origin
     assert entry.repo is not None
     return _fetched(entry.repo, revision or entry.revision, cache_dir, token, origin)
+
+
+def _refuse_other_than_text(name: object) -> None:
+    if not isinstance(name, str):
+        given = f"{type(name).__name__} {str(name)[:80]!r}"
+        raise UnknownName(f"{given} is no name: give text, such as 'stylegan', 'hub:OWNER/REPO' or 'dir:PATH'.")
 
 
 def _bundled(name: str, entry: Weights) -> Path:

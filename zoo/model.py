@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from inspect import Parameter, signature
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from zoo.errors import ConfigError, Unsupported
+from zoo.errors import ConfigError, Unsupported, suggest
+from zoo.memory import installed
 from zoo.noise import Noise, key
 from zoo.recipe import Recipe
 
+WIDEST = 1000.0      # psi, either way: beyond, networks overflow
 SAMPLE_BATCH = 64      # images generated at once by `Model.sample`; part of what a seed means, so a constant
 
 
@@ -70,6 +74,12 @@ class Model(nn.Module):
     def advance(self, progress: float) -> None:
         """Hear how much of the training is done (0 to 1); an architecture that grows in stages acts on it."""
 
+    def refit(self) -> None:
+        """Hear that weights were fitted to another configuration: `adapted` says how each tensor fared.
+
+        The place to mend what copying by name gets wrong, such as a layer's scale that depends on its inputs.
+        """
+
     def finish(self) -> None:
         """Hear that training is over, before the weights are saved: the time to settle statistics."""
 
@@ -98,7 +108,12 @@ class Model(nn.Module):
             clamp: False returns the network's raw output.
             options: further keywords of the architecture's `generate`.
         """
+        if not isinstance(psi, int | float) or not abs(psi) <= WIDEST:
+            raise ConfigError(f"psi={str(psi)[:60]}: give a number, at most {WIDEST}; 1 is no truncation.")
+        if seed is not None and not isinstance(seed, int):
+            raise ConfigError(f"seed={str(seed)[:60]!r}: give an integer, or None for a new one each time.")
         n = self._count(n, z, labels)
+        self._check_options(options)
         device = self.device
         chosen = int(torch.randint(2**62, ())) if seed is None else seed
         noise = Noise(key("sample", chosen))
@@ -112,7 +127,7 @@ class Model(nn.Module):
         try:
             images = [
                 self.generate(
-                    z[i : i + SAMPLE_BATCH].to(device),
+                    z[i : i + SAMPLE_BATCH].to(device, torch.float32),
                     None if rows is None else rows[i : i + SAMPLE_BATCH].to(device),
                     psi=psi,
                     chance=Noise(key("sample", chosen, i), device=device),
@@ -131,6 +146,11 @@ class Model(nn.Module):
         discriminator = self.networks().get("discriminator")
         if discriminator is None:
             raise Unsupported(f"{self._name} has no discriminator, so it gives no logits.")
+        size = [self.config.channels, self.config.resolution, self.config.resolution]
+        shape = list(images.shape) if isinstance(images, Tensor) and images.is_floating_point() else None
+        if shape is None or len(shape) != 4 or shape[1:] != size:
+            given = f"Images of shape {shape}" if shape else "What is no floating-point tensor"
+            raise ConfigError(f"{given}: this discriminator judges [N, {str(size)[1:]} in [-1, 1].")
         was_training = self.training
         self.eval()
         try:
@@ -159,10 +179,10 @@ class Model(nn.Module):
             if classes:
                 raise ConfigError(f"This model has {classes} classes: give labels [N] or [N, {classes}].")
             return None
-        rows = torch.as_tensor(labels)
+        rows = _numbers(labels)
         if not classes:
             raise ConfigError("This model has no classes: leave labels out.")
-        if rows.ndim == 2 and rows.shape == (n, classes):
+        if rows.ndim == 2 and rows.shape == (n, classes) and bool(rows.isfinite().all()):
             return rows.float()
         if rows.shape != (n,) or rows.is_floating_point():
             raise ConfigError(f"labels of shape {list(rows.shape)}: give class indices [{n}] or rows [{n}, {classes}].")
@@ -199,13 +219,43 @@ class Model(nn.Module):
         return next(self.parameters()).device
 
     def _count(self, n: int | None, z: Tensor | None, labels: Tensor | list[int] | None) -> int:
-        if z is not None and (z.ndim < 2 or not z.is_floating_point()):
+        if z is not None and not isinstance(z, Tensor):
+            raise ConfigError(f"z is a {type(z).__name__}: give a tensor of latents [N, {self.latent_size}].")
+        if z is not None and (z.ndim < 2 or not z.is_floating_point() or not bool(z.isfinite().all())):
             given = f"z of shape {list(z.shape)} and type {z.dtype}"
-            raise ConfigError(f"{given}: give floating-point latents [N, {self.latent_size}].")
-        counts = {len(given) for given in (z, labels) if given is not None} | ({n} if n is not None else set())
+            raise ConfigError(f"{given}: give finite floating-point latents [N, {self.latent_size}].")
+        if n is not None and not isinstance(n, int):
+            raise ConfigError(f"n={str(n)[:60]!r}: give an integer.")
+        if z is not None and z.shape[1:] != (wanted := self.latent(1, Noise(0)).shape[1:]):
+            raise ConfigError(f"z of shape {list(z.shape)}: this model takes latents [N, {str(list(wanted))[1:]}.")
+        rows = None if labels is None else _numbers(labels)
+        counts = {len(given) for given in (z, rows) if given is not None} | ({n} if n is not None else set())
         if len(counts) > 1:
             raise ConfigError(f"n, z and labels disagree on how many images to make: {sorted(counts)}.")
         count = counts.pop() if counts else 1
         if count < 1:
             raise ConfigError(f"Cannot make {count} images: n must be at least 1.")
+        size = 4 * (self.latent_size + 2 * self.config.channels * self.config.resolution**2)      # bytes for each
+        if count * size > installed():
+            most = installed() // size
+            raise ConfigError(f"So many images ({str(count)[:30]}) do not fit in memory: make at most {most} at once.")
         return count
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        parameters = signature(self.generate).parameters
+        anything = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+        possible = [name for name in parameters if name not in ("z", "labels", "chance")]
+        for name in options:
+            if name not in possible and not anything:
+                near, all_of = suggest(name, possible), ", ".join(["n", "seed", "z", "labels", "clamp", *possible])
+                raise ConfigError(f"{self._name} samples without an option {name!r}.{near} Possible: {all_of}.")
+
+
+def _numbers(labels: Tensor | list[int]) -> Tensor:
+    try:
+        rows = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:      # words, ragged rows, numbers beyond 64 bits
+        raise ConfigError("Labels are class indices [N] or rows [N, classes] of numbers.") from error
+    if not rows.ndim:
+        raise ConfigError("One label alone has no place: give a list of class indices [N].")
+    return rows

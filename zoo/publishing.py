@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import RunError, WeightsError
+from zoo.errors import HubError, RunError, UnknownName, WeightsError
 from zoo.hub import Publication, Repo, upload
 from zoo.versions import versions
 
@@ -67,6 +68,8 @@ def publish(
         HubError: the name, the access or the network is at fault.
     """
     place = Repo.parse(repo_id)
+    if place.revision is not None:
+        raise HubError(f"{repo_id!r}: a publication goes to the main branch; write {place.id}.")
     source = _opened(model_or_run)
     with TemporaryDirectory(prefix="zoo-publish-") as temporary:
         folder = Path(temporary)
@@ -88,14 +91,16 @@ def _opened(given: Model | Run | str | Path) -> _Source:
         return _Source(given)
     if isinstance(given, Run):
         return _of_run(given)
+    if not isinstance(given, str | Path):
+        raise UnknownName(f"{type(given).__name__} is neither a model nor a run: give one, a name or a path.")
     path = Path(given)
-    if (path / "run.json").is_file():
+    if os.path.isfile(path / "run.json"):
         return _of_run(Run.open(path))
-    if path.name == "model" and (path.parent / "run.json").is_file():
+    if path.name == "model" and os.path.isfile(path.parent / "run.json"):
         return _of_run(Run.open(path.parent))
-    if (path / "config.json").is_file():
+    if os.path.isfile(path / "config.json"):
         return _Source(load(f"dir:{path}"), path)
-    if path.is_dir() or isinstance(given, Path):
+    if os.path.isdir(path) or isinstance(given, Path):
         raise RunError(f"{path} holds neither a run (run.json) nor a model (config.json): give the folder of one.")
     return _Source(load(given))
 
@@ -107,11 +112,19 @@ def _of_run(run: Run) -> _Source:
     if not (folder / "config.json").is_file():
         raise RunError(f"{run.directory} has no model yet: go on with its training until the end (--resume).")
     model, evaluation = run.model, run.evaluation
-    if evaluation and evaluation.get("receipt", {}).get("model", {}).get("digest") != digest(model.state_dict()):
+    if evaluation is not None and not _about(evaluation, digest(model.state_dict())):
         stale = run.directory / "evaluation.json"
         warnings.warn(f"{stale} is about other weights: left out of the card; evaluate the run again.", stacklevel=4)
         evaluation = None
     return _Source(model, folder, run.settings, evaluation, run.directory)
+
+
+def _about(evaluation: Mapping[str, Any], weights: str) -> bool:
+    """Return whether an evaluation.json, whatever it holds, is about the weights of this digest."""
+    try:
+        return bool(evaluation["receipt"]["model"]["digest"] == weights)
+    except (KeyError, TypeError):
+        return False
 
 
 def _write(source: _Source, folder: Path, repo_id: str) -> None:

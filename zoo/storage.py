@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from zoo.errors import WeightsError
 
+FILES = ("config.json", "model.safetensors")
+DEEPEST = 32    # levels of a model's JSON
 SCHEMA = 1      # of config.json; a newer one is refused
 GOLDEN_SEED, GOLDEN_IMAGES = 0, 4
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,300}")
@@ -54,8 +57,11 @@ def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
         WeightsError: a file is missing, cut, altered, or holds names or values that no model has.
     """
     folder = Path(directory)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise WeightsError(f"{folder} is no folder: give one that zoo.save, `zoo train` or the Hub made.")
+    for name in FILES:
+        if not (folder / name).is_file():      # a pipe or a device would never end
+            raise WeightsError(f"{folder / name} is missing or no regular file: the model folder is incomplete.")
     config = _read_json(folder / "config.json")
     try:
         written = Written.model_validate(config)
@@ -68,9 +74,11 @@ def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
             f"{folder / 'config.json'} has schema version {written.schema_version}, this zoo reads up to {SCHEMA}: "
             "update genzoo."
         )
-    manifest = _read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else None
-    if manifest is not None and verify:
-        _verify(folder, manifest)
+    manifest = None
+    if os.path.lexists(folder / "manifest.json"):
+        manifest = _read_json(folder / "manifest.json")
+        if verify:
+            _verify(folder, manifest)
     tensors = read_tensors(folder / "model.safetensors")
     return Checkpoint(written.architecture, written.config, tensors, written.origin, manifest)
 
@@ -81,8 +89,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: naming the file and the fault.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path} is missing: the model folder is incomplete.")
     tensors = {}
     try:
         with safe_open(path, framework="pt") as file:
@@ -114,11 +120,12 @@ def write_manifest(folder: Path, golden: str) -> None:
 
 def _verify(folder: Path, manifest: Any) -> None:
     try:
-        for name, facts in manifest["files"].items():
-            if name in ("config.json", "model.safetensors") and sha256(folder / name) != facts["sha256"]:
-                raise WeightsError(f"{folder / name} is damaged or altered (sha256 differs): fetch the model again.")
-    except (KeyError, TypeError, AttributeError, OSError) as error:
+        promised = {name: manifest["files"][name]["sha256"] for name in FILES}
+    except (KeyError, TypeError) as error:
         raise WeightsError(f"{folder / 'manifest.json'} is not a manifest ({error}): fetch the model again.") from error
+    for name, digest in promised.items():
+        if sha256(folder / name) != digest:
+            raise WeightsError(f"{folder / name} is damaged or altered (sha256 differs): fetch the model again.")
 
 
 def sha256(path: Path) -> str:
@@ -128,10 +135,22 @@ def sha256(path: Path) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
+        if not path.is_file():
+            raise WeightsError(f"{path} is no regular file: the model folder is damaged.")
         if path.stat().st_size > 2**20:
             raise WeightsError(f"{path} is {path.stat().st_size} bytes; a model's JSON has at most 1 MiB.")
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path} is missing: the model folder is incomplete.") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if _deeper(found, DEEPEST):
+            raise WeightsError(f"{path} is nested more than {DEEPEST} levels deep; no model's JSON is.")
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()      # what could not be written is not read
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read as JSON ({type(error).__name__}).") from error
+    return found
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inside = [value]
+    for _ in range(levels):
+        holders = [each for each in inside if isinstance(each, dict | list)]
+        inside = [inner for each in holders for inner in (each.values() if isinstance(each, dict) else each)]
+    return any(isinstance(each, dict | list) for each in inside)

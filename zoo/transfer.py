@@ -85,10 +85,10 @@ def prepare(
     name_or_model: str | Model, data: str | Path | ImageSet, method: str, kimg: float, options: Mapping[str, Any]
 ) -> tuple[Model, ImageSet, Recipe, dict[str, Any]]:
     """Return the model fitted to the data's classes, the images, the recipe and facts for run.json."""
-    if method != "auto" and method not in METHODS:
+    if not isinstance(method, str) or method not in ("auto", *METHODS):
         names = ["auto", *METHODS]
-        raise UnknownName(f"No transfer method {method!r}.{suggest(method, names)} Methods: {', '.join(names)}.")
-    model = load(name_or_model) if isinstance(name_or_model, str) else name_or_model
+        raise UnknownName(f"No transfer method {method!r}.{suggest(str(method), names)} Methods: {', '.join(names)}.")
+    model = name_or_model if isinstance(name_or_model, Model) else load(name_or_model)
     config = model.config
     images = open_images(
         data, resolution=config.resolution, channels=config.channels, workers=int(options.get("workers") or 0)

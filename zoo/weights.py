@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.errors import ConfigError, WeightsError, suggest
+from zoo.memory import installed
 from zoo.registry import architecture as find_architecture
 from zoo.registry import model_class
 from zoo.storage import GOLDEN_IMAGES, GOLDEN_SEED, SCHEMA, read, write_manifest
@@ -39,9 +42,14 @@ def build(architecture: str, config: Mapping[str, object], *, device: str | torc
     with torch.device("meta"):
         sketch = cls(settings)
     size = sum(tensor.numel() * tensor.element_size() for tensor in sketch.state_dict().values())
-    if size > LARGEST:
-        raise ConfigError(f"{architecture}: this configuration needs {size / 2**30:.0f} GiB of weights; the cap is 64.")
-    if torch.device(device).type != "meta":
+    real = torch.device(device).type != "meta"
+    most = min(LARGEST, installed()) if real else LARGEST
+    if size > most:
+        raise ConfigError(
+            f"{architecture}: this configuration needs {size / 2**30:.0f} GiB of weights, at most {most / 2**30:.0f} "
+            "are possible: choose smaller settings."
+        )
+    if real:
         with torch.device(device):
             sketch = cls(settings)
     sketch.architecture = architecture
@@ -64,8 +72,15 @@ def validated(cls: type[Model], architecture: str, config: Mapping[str, object])
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        given = f"{place}={first['input']!r:.60}" if place else "configuration"
+        given = f"{place}={_shown(first['input'])}" if place else "configuration"
         raise ConfigError(f"{architecture}: {given}: {first['msg'].removeprefix('Value error, ')}.") from error
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.60}"
+    except Exception:      # an integer of more digits than Python prints, an object that cannot show itself
+        return f"a value of type {type(value).__name__}"
 
 
 def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None = None, half: bool = False) -> Path:
@@ -76,11 +91,11 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
         half: store floating tensors as float16, and only the average of a network that has one.
 
     Raises:
-        WeightsError: a tensor holds a value that is not finite; nothing is written.
+        WeightsError: a tensor holds a value that is not finite as it would be stored; nothing is written.
     """
     from zoo.cards import render
 
-    folder = Path(directory)
+    folder = _folder(model, directory)
     tensors = _for_disk(model, half)
     config = {
         "architecture": model.architecture,
@@ -92,10 +107,23 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")      # safetensors lets the owner alone read
     (folder / "README.md").write_text(render(model, run=run))
     golden = golden_hash(load(folder, verify=False))
     write_manifest(folder, golden)
     return folder
+
+
+def _folder(model: Model, directory: str | Path) -> Path:
+    from zoo.model import Model as Kind
+
+    if not isinstance(model, Kind):
+        raise WeightsError(f"{type(model).__name__} is no zoo model: make one with zoo.create or zoo.load.")
+    if not isinstance(directory, str | Path):
+        raise WeightsError(f"{_shown(directory)} is no folder to save in: give its path.")
+    if os.path.lexists(directory) and not os.path.isdir(directory):
+        raise WeightsError(f"{directory} is a file: give another folder to save in.")
+    return Path(directory)
 
 
 def golden_hash(model: Model) -> str:
@@ -124,18 +152,29 @@ def load(
 
     checkpoint = read(directory, verify=verify)
     model = build(checkpoint.architecture, {**checkpoint.config, **config}, device="meta")
-    model.follow(_averages(checkpoint.tensors))
+    averages = _averages(model, checkpoint.tensors)
+    model.follow(averages)
     tensors = checkpoint.tensors
     if adapt:
         fresh = build(checkpoint.architecture, {**checkpoint.config, **config})
-        tensors, model.adapted = adapted(fresh.follow(_averages(tensors)).state_dict(), tensors)
+        tensors, model.adapted = adapted(fresh.follow(averages).state_dict(), tensors)
     check_fit(model.state_dict(), tensors, Path(directory) / "model.safetensors")
     # Clones: where a tensor lies in the file decides its alignment, and that the last bits of some matrix products.
     model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
     model.requires_grad_(True)
     model.averages.requires_grad_(False)
     model.origin = dict(checkpoint.origin)
-    return model.to(device) if device is not None else model
+    if adapt:
+        model.refit()
+    return _placed(model, device) if device is not None else model
+
+
+def _placed(model: Model, device: str | torch.device) -> Model:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:      # torch raises either for a device that is not there
+        cause = str(error).partition("\n")[0][:150]
+        raise ConfigError(f"device={str(device)!r} cannot be used ({cause}): leave it out for the CPU.") from error
 
 
 def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
@@ -145,7 +184,7 @@ def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: P
         if names:
             raise WeightsError(
                 f"{path.name}: {len(names)} tensors are {fault}, the first is {names[0]!r}: "
-                "these are not the weights of this configuration."
+                "these are not the weights of this configuration; adapt=True fits weights to a changed one."
             )
     for name, tensor in wanted.items():
         if tensor.shape != given[name].shape:
@@ -157,8 +196,10 @@ def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: P
             raise WeightsError(f"{path.name}: {name} is {given[name].dtype}, expected {tensor.dtype}.")
 
 
-def _averages(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    return tuple(sorted({name.split(".")[1] for name in tensors if name.startswith("averages.")}))
+def _averages(model: Model, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the networks that have an average among the tensors; under any other name it is a tensor too many."""
+    named = {name.split(".")[1] for name in tensors if name.startswith("averages.")}
+    return tuple(sorted(named & set(model.networks())))
 
 
 def _for_disk(model: Model, half: bool) -> dict[str, Tensor]:
@@ -166,11 +207,10 @@ def _for_disk(model: Model, half: bool) -> dict[str, Tensor]:
     if half:      # small files: what `sample` uses is the average, so the live twin can go
         for name in [name for name in tensors if name.startswith("averages.")]:
             tensors[name.removeprefix("averages.")] = tensors.pop(name)
+        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{name} holds values that are not finite: this model is broken and is not saved.")
-    if half:
-        tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     # Clones: safetensors refuses tensors that share memory or lie in another order than they count.
     return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 

@@ -13,7 +13,9 @@ from zoo.model import ModelConfig
 BOTTOM = 4                                   # height and width where the generator starts
 Block = tuple[bool, int, int]                # (resamples, channels in, channels out), channels in units of `width`
 Multiplier = Annotated[int, Field(ge=0, le=64)]
-Blocks = tuple[Annotated[tuple[bool, Multiplier, Multiplier], Field(strict=False)], ...]
+Blocks = Annotated[
+    tuple[Annotated[tuple[bool, Multiplier, Multiplier], Field(strict=False)], ...], Field(max_length=100)
+]
 
 # Channels at 4, 8, 16 ... pixels (Brock et al., 2019, Tables 4 to 9; 16 and 32 as in the authors' CIFAR network).
 GENERATOR_WIDTHS = {

@@ -72,6 +72,11 @@ def upsample(x: Tensor) -> Tensor:
     return filtered(x, 1, 2, 4.0, True)
 
 
+def wide(x: Tensor) -> Tensor:
+    """Return x in float32 at least: what is squared or summed here overflows in float16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def activate(x: Tensor, gain: float = 1.0, clamp: float | None = None) -> Tensor:
     """Leaky ReLU scaled by sqrt(2) gain, then clamped to +-clamp gain (which keeps float16 finite)."""
     x = leaky_relu(x, SLOPE) * (ROOT_TWO * gain)
@@ -162,7 +167,7 @@ class ModulatedConv(nn.Module):
         else:
             y = conv2d(y, self.weight, padding=self.kernel // 2)
         if self.demodulate:
-            norm = style.float().square() @ self.weight.float().square().sum((2, 3)).T
+            norm = wide(style).square() @ wide(self.weight).square().sum((2, 3)).T
             y = y * (norm + 1e-8).rsqrt()[:, :, None, None].to(y.dtype)
         out: Tensor = y
         return out
@@ -175,7 +180,7 @@ def minibatch_stddev(x: Tensor, group: int, channels: int) -> Tensor:
     """
     n, c, h, w = x.shape
     size = group if n % group == 0 else n
-    y = x.float().reshape(size, n // size, channels, c // channels, h, w)
+    y = wide(x).reshape(size, n // size, channels, c // channels, h, w)
     deviation = (y.var(0, unbiased=False) + 1e-8).sqrt().mean(dim=(2, 3, 4))
     planes = deviation.repeat(size, 1)[:, :, None, None].expand(-1, -1, h, w)
     return torch.cat([x, planes.to(x.dtype)], dim=1)

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from math import sqrt
+from typing import Literal, cast
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
-from zoo.model import Model, ModelConfig
+from zoo.model import Model
 from zoo.noise import Noise
 from zoo.recipe import Recipe
+from zoo_stylegan.config import StyleGANConfig
 from zoo_stylegan.networks import Discriminator, Generator
 from zoo_stylegan.objectives import phases
-
-
-class StyleGANConfig(ModelConfig):
-    """Table 1's configuration F by default, with half the channels above 32x32 as the paper uses at 256x256."""
-
-    resolution: int = Field(256, ge=8, le=2048, description="height and width of the images, a power of two")
-    latent: int = Field(512, ge=1, le=8192, description="numbers in z")
-    w: int = Field(512, ge=1, le=8192, description="numbers in a style")
-    mapping_layers: int = Field(8, ge=1, le=32, description="fully connected layers from z to w")
-    mapping_rate: float = Field(0.01, gt=0, le=1, description="learning rate multiplier of the mapping network")
-    channel_base: int = Field(16384, ge=32, le=2**20, description="channels times resolution")
-    channel_max: int = Field(512, ge=1, le=8192, description="most channels of any layer")
-    synthesis: Literal["skip", "resnet", "orig"] = Field("skip", description="how the generator joins resolutions")
-    judging: Literal["resnet", "orig"] = Field("resnet", description="how the discriminator joins resolutions")
-    stddev_group: int = Field(4, ge=1, le=64, description="samples in a group of minibatch standard deviation")
-    stddev_channels: int = Field(1, ge=0, le=64, description="its channels; 0: none")
-    conv_clamp: float | None = Field(None, gt=0, description="clamp activations to this; 256 keeps float16 finite")
-
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError("must be a power of two")
-        return value
 
 
 class StyleGAN(Model):
@@ -71,6 +48,8 @@ class StyleGAN(Model):
             noise: fresh noise, each layer's stored noise, or none.
             cutoff: how many layers psi reaches, from 4x4 up; None: all.
         """
+        if cutoff is not None and not isinstance(cutoff, int):
+            raise ConfigError(f"cutoff={str(cutoff)[:60]!r}: give the number of layers that psi reaches, or None.")
         generator = self.averaged("generator")
         assert isinstance(generator, Generator)
         w = generator.broadcast(generator.mapping(z, labels))
@@ -84,6 +63,16 @@ class StyleGAN(Model):
         if noise not in sources:
             raise ConfigError(f"noise={noise!r}: possible are random, const, none.")
         return generator.synthesis(w, generator.random_noise(len(z), sources[noise]))
+
+    @torch.no_grad()
+    def refit(self) -> None:
+        """Keep the styles of z as they were when labels join it: a dense layer's scale falls with its inputs."""
+        if not self.adapted["generator.mapping.layers.0.weight"].startswith("grown"):
+            return
+        for generator in (self.generator, *(average for name, average in self.averages.items() if name == "generator")):
+            weight = cast("Generator", generator).mapping.layers[0].get_parameter("weight")
+            weight[:, self.config.latent :] = 0      # a new class begins as the parent's mixture of all
+            weight *= sqrt(weight.shape[1] / self.config.latent)
 
     def recipe(self, *, gamma: float | None = None, mixing: float = 0.9, path_weight: float = 2.0) -> Recipe:
         """Appendix B: non-saturating loss, lazy R1 every 16 steps, path length every 4, style mixing 0.9.

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import log2, sqrt
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from zoo.noise import Noise
-from zoo_stylegan.layers import Conv, Dense, ModulatedConv, activate, minibatch_stddev, upsample
-
-if TYPE_CHECKING:
-    from zoo_stylegan.model import StyleGANConfig
+from zoo_stylegan.config import StyleGANConfig
+from zoo_stylegan.layers import Conv, Dense, ModulatedConv, activate, minibatch_stddev, upsample, wide
 
 HALF = sqrt(0.5)      # each branch of a residual sum, so that the sum keeps unit variance
-
-
-def channels_at(config: StyleGANConfig, resolution: int) -> int:
-    return min(config.channel_base // resolution, config.channel_max)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -37,7 +31,7 @@ class Mapping(nn.Module):
         self.layers = nn.ModuleList(Dense(a, b, rate=rate, active=True) for a, b in pairwise(widths))
 
     def forward(self, z: Tensor | None, labels: Tensor | None) -> Tensor:
-        inputs = [] if z is None else [unit(z.float())]
+        inputs = [] if z is None else [unit(wide(z))]
         if self.embed is not None and labels is not None:
             inputs.append(unit(self.embed(labels)))
         x = torch.cat(inputs, dim=1)
@@ -83,13 +77,13 @@ class SynthesisBlock(nn.Module):
 
     def __init__(self, resolution: int, config: StyleGANConfig):
         super().__init__()
-        width = channels_at(config, resolution)
+        width = config.channels_at(resolution)
         first, last = resolution == 4, resolution == config.resolution
         self.kind = config.synthesis
         if first:
             self.const = nn.Parameter(torch.randn(width, 4, 4))
         else:
-            below = channels_at(config, resolution // 2)
+            below = config.channels_at(resolution // 2)
             self.conv0 = SynthesisLayer(below, width, config, resolution, up=True)
             if self.kind == "resnet":
                 self.skip = Conv(below, width, 1, bias=False, active=False, up=True)
@@ -115,7 +109,7 @@ class SynthesisBlock(nn.Module):
         if image is not None:
             image = upsample(image)
         if self.to_image is not None:
-            drawn = self.to_image(x, w[:, self.styles]).float()
+            drawn = wide(self.to_image(x, w[:, self.styles]))
             image = drawn if image is None else image + drawn
         return x, image
 
@@ -171,7 +165,7 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, resolution: int, config: StyleGANConfig):
         super().__init__()
-        a, b = channels_at(config, resolution), channels_at(config, resolution // 2)
+        a, b = config.channels_at(resolution), config.channels_at(resolution // 2)
         self.conv0 = Conv(a, a, 3, clamp=config.conv_clamp)
         self.conv1 = Conv(a, b, 3, down=True, clamp=config.conv_clamp)
         self.skip = Conv(a, b, 1, bias=False, active=False, down=True) if config.judging == "resnet" else None
@@ -189,9 +183,9 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: StyleGANConfig):
         super().__init__()
-        width = channels_at(config, 4)
+        width = config.channels_at(4)
         clamp = config.conv_clamp
-        self.from_image = Conv(config.channels, channels_at(config, config.resolution), 1, clamp=clamp)
+        self.from_image = Conv(config.channels, config.channels_at(config.resolution), 1, clamp=clamp)
         resolutions = [config.resolution >> i for i in range(int(log2(config.resolution)) - 2)]
         self.blocks = nn.ModuleDict({f"{size}x{size}": DiscriminatorBlock(size, config) for size in resolutions})
         self.group, self.extra = config.stddev_group, config.stddev_channels

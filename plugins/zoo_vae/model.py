@@ -90,8 +90,10 @@ class VAE(Model):
             ConfigError: images of another shape.
         """
         size = [self.config.channels, self.config.resolution, self.config.resolution]
-        if images.ndim != 4 or list(images.shape[1:]) != size:
-            raise ConfigError(f"Images of shape {list(images.shape)}: this VAE encodes [N, *{size}].")
+        shape = list(images.shape) if isinstance(images, Tensor) and images.is_floating_point() else None
+        if shape is None or len(shape) != 4 or shape[1:] != size:
+            given = f"Images of shape {shape}" if shape else "What is no floating-point tensor"
+            raise ConfigError(f"{given}: this VAE encodes [N, {str(size)[1:]}.")
         mean, log_std = self.averaged("encoder")(images.to(self.device))
         return Gaussian(mean, log_std.exp())
 
@@ -106,8 +108,10 @@ class VAE(Model):
         Raises:
             ConfigError: latents of another size, or labels that do not fit.
         """
-        if latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            raise ConfigError(f"Latents of shape {list(latents.shape)}: this VAE decodes [N, {self.latent_size}].")
+        shape = list(latents.shape) if isinstance(latents, Tensor) and latents.is_floating_point() else None
+        if shape is None or shape[1:] != [self.latent_size]:
+            given = f"Latents of shape {shape}" if shape else "What is no floating-point tensor"
+            raise ConfigError(f"{given}: this VAE decodes [N, {self.latent_size}].")
         classes = self.config.num_classes
         if labels is None and classes:
             labels = torch.full((len(latents), classes), 1 / classes)

@@ -66,7 +66,8 @@ class Decoder(nn.Module):
     def __init__(self, channels: int, widths: tuple[int, ...], depth: int, latent: int, classes: int):
         super().__init__()
         self.start = widths[0]
-        self.head = nn.Linear(latent, widths[0] * BOTTOM * BOTTOM)
+        # With classes the label's row is the bias: each image has exactly one.
+        self.head = nn.Linear(latent, widths[0] * BOTTOM * BOTTOM, bias=not classes)
         self.embedding = nn.Linear(classes, widths[0] * BOTTOM * BOTTOM, bias=False) if classes else None
         self.stages = nn.ModuleList()
         for inputs, outputs in pairwise((widths[0], *widths)):

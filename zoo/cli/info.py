@@ -31,12 +31,12 @@ def _facts(name: str) -> dict[str, Any]:
     if not colon:
         return _registered(name)
     if kind == "dir":
-        return {"name": name, **_on_disk(Path(place))}
+        return {"name": name, **_checked(Path(place))}
     if kind == "hub":
         from zoo.hub import fetch
 
         fetched = fetch(place)
-        return {"name": name, "commit": fetched.commit, **_on_disk(fetched.directory)}
+        return {"name": name, "commit": fetched.commit, **_checked(fetched.directory)}
     raise UnknownName(f"{name!r} begins with no known source: write ARCH, ARCH.TAG, hub:OWNER/REPO or dir:PATH.")
 
 
@@ -70,6 +70,14 @@ def _bundled(place: str) -> Path:
     if found is None or not found.submodule_search_locations:
         raise WeightsError(f"{place}: the package {package!r} is not installed; reinstall the plugin.")
     return Path(found.submodule_search_locations[0], folder)
+
+
+def _checked(folder: Path) -> dict[str, Any]:
+    # A stranger's model: what is told of it holds only if it can be loaded.
+    from zoo.weights import load
+
+    load(folder)
+    return _on_disk(folder)
 
 
 def _on_disk(folder: Path) -> dict[str, Any]:

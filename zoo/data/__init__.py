@@ -45,6 +45,8 @@ def open_images(
 
 
 def _source(spec: str | Path) -> Source:
+    if not isinstance(spec, str | Path):
+        raise DataError(f"{type(spec).__name__} {str(spec)[:80]!r} is no data. {POSSIBLE}")
     if spec == "":
         raise DataError(f"no data given. {POSSIBLE}")
     if isinstance(spec, str) and spec.startswith("hf:"):
@@ -55,16 +57,17 @@ def _source(spec: str | Path) -> Source:
         from zoo.data.emoji import Emoji
 
         return Emoji(spec)
-    return _on_disk(Path(spec).expanduser())
+    return _on_disk(Path(spec))
 
 
 def _on_disk(path: Path) -> Source:
     try:
+        path = path.expanduser()
         if path.is_dir():
             return open_folder(path)
         if path.is_file():
             return open_zip(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:      # the last: no home of that user
         raise DataError(f"{printable(str(path))} cannot be opened: {error}") from error
     raise DataError(_missing(path))
 
@@ -72,7 +75,7 @@ def _on_disk(path: Path) -> Source:
 def _missing(path: Path) -> str:
     try:
         beside = os.listdir(path.parent)
-    except OSError:
+    except (OSError, ValueError):
         beside = []
     near = suggest(path.name, ["emoji", *beside])
     return f"no folder or zip {printable(str(path))!r}.{near} {POSSIBLE}"

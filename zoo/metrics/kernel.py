@@ -29,7 +29,7 @@ def kernel_distance(
     sums = _Sums.of(real, fake)
     values = {"kid": float(sums.estimate()), "kid_std_error": float(sums.std_error())}
     if min(len(real), len(fake)) >= subset_size:
-        chance = torch.Generator().manual_seed(seed)
+        chance = torch.Generator().manual_seed(seed % 2**64)
         drawn = torch.stack([_subset(real, fake, subset_size, chance) for _ in range(subsets)])
         values |= {"kid_subset_mean": float(drawn.mean()), "kid_subset_std": float(drawn.std(correction=0))}
     return values

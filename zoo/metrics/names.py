@@ -64,7 +64,7 @@ def extractor(name: str, device: str | torch.device | None = None) -> FeatureExt
         EvaluationError: its weights are not to be had; the message says what to install.
         PluginError: a plugin's extractor does not import.
     """
-    kind, _, argument = name.partition(":")
+    kind, _, argument = str(name).partition(":")
     factory = _imported("feature extractor", kind, feature_names())
     found: FeatureExtractor = factory(argument, device)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,11 +68,18 @@ def train(
         ConfigError, DataError, RunError: with one line that says what to do.
     """
     from zoo.data import open_images
+    from zoo.model import Model
     from zoo.training.loop import Schedule, Trainer
+    from zoo.training.settings import check_arguments
 
-    accelerator, precision = _engine(precision)
-    _check_positive(kimg=kimg, accumulate=accumulate, tick_kimg=tick_kimg, sample_kimg=sample_kimg,
+    if not isinstance(model, Model):
+        raise ConfigError(f"{str(model)[:60]!r} is no model: make one with zoo.create(NAME) or zoo.load(NAME).")
+    check_arguments(kimg=kimg, out=out, seed=seed, recipe=recipe, settings=settings, precision=precision,
+                    accumulate=accumulate, workers=workers, tick_kimg=tick_kimg, sample_kimg=sample_kimg,
                     checkpoint_kimg=checkpoint_kimg, keep=keep)
+    accelerator, precision = _engine(precision)
+    if batch is not None and "batch" in (settings or {}):
+        raise ConfigError(f"batch is given twice, as {batch} and among the settings: keep one of them.")
     recipe = settled(recipe or model.recipe(), {**(settings or {}), **({} if batch is None else {"batch": batch})})
     images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
     _check_labels(model, images)
@@ -103,8 +111,14 @@ def finetune(
         method: "auto" or a name of `zoo.transfer.METHODS`; auto decides by the number of images.
         options: as of `train`.
     """
+    from zoo.training.settings import check_arguments
     from zoo.transfer import prepare
 
+    possible = [name for name in signature(train).parameters if name not in ("model", "data", "facts")]
+    for name in options:
+        if name not in possible:
+            raise ConfigError(f"No option {name!r}.{suggest(name, possible)} Possible: {', '.join(possible)}.")
+    check_arguments(kimg=kimg, out=out, **options)
     model, images, recipe, facts = prepare(name_or_model, data, method, kimg, options)
     return train(model, images, kimg=kimg, out=out, facts=facts, **{**options, "recipe": recipe})
 
@@ -144,12 +158,6 @@ def _engine(precision: str | None) -> tuple[Accelerator, str]:
     if chosen not in PRECISIONS:
         raise ConfigError(f"No precision {chosen!r}; possible: {', '.join(PRECISIONS)}.")
     return accelerator, chosen
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f"{name}={value}: must be greater than 0.")
 
 
 def _check_labels(model: Model, images: ImageSet) -> None:

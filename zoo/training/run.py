@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that run.json says: settings, versions, data fingerprint, parent."""
-        return dict(_read_json(self.directory / "run.json"))
+        return _read_json(self.directory / "run.json")
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -34,7 +35,7 @@ class Run:
     def evaluation(self) -> dict[str, Any] | None:
         """The receipts of evaluation.json, or None before the first evaluation."""
         path = self.directory / "evaluation.json"
-        return dict(_read_json(path)) if path.exists() else None
+        return _read_json(path) if path.exists() else None
 
     @property
     def model(self) -> Model:
@@ -51,13 +52,18 @@ class Run:
             RunError: the directory holds no run.
         """
         path = Path(directory)
-        if not (path / "run.json").is_file():
+        if not os.path.isfile(path / "run.json"):
             raise RunError(f"{path} is no run directory: it has no run.json; `zoo train` or `zoo finetune` make one.")
         return cls(path)
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        if not path.is_file():
+            raise RunError(f"{path} is no regular file: restore it or start a new run.")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read ({type(error).__name__}): restore it or start a new run.") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} holds {type(found).__name__} instead of settings: restore it or start a new run.")
+    return found

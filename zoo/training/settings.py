@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError
 
 from zoo.errors import ConfigError
+from zoo.recipe import Recipe
+
+
+def _possible(path: str | Path) -> str | Path:
+    if "\0" in str(path):
+        raise ValueError("a path holds no null byte")
+    return path
+
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 TYPES: dict[str, Any] = {
-    "batch": Annotated[int, Field(ge=1)],
+    "batch": Annotated[int, Field(ge=1, le=65_536)],
     "lr": Positive,
     "betas": tuple[Beta, Beta],
     "eps": Positive,
@@ -24,7 +34,24 @@ TYPES: dict[str, Any] = {
     "augment": tuple[str, ...],
     "mirror": bool,
 }
+ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
+    "kimg": Annotated[float, Field(ge=0.001)],      # one image
+    "out": Annotated[str | Path, AfterValidator(_possible)],
+    "seed": int,
+    "recipe": InstanceOf[Recipe] | None,
+    "settings": InstanceOf[Mapping[str, object]] | None,
+    "precision": str | None,
+    "accumulate": Annotated[int, Field(ge=1)],
+    "workers": Annotated[int, Field(ge=0, le=256)],
+    "tick_kimg": Positive,
+    "sample_kimg": Positive,
+    "checkpoint_kimg": Positive,
+    "keep": Annotated[int, Field(ge=1)],
+}
 ADAPTERS = {name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)) for name, kind in TYPES.items()}
+STRICT = {
+    name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False, strict=True)) for name, kind in ARGUMENTS.items()
+}
 
 
 def fitted(name: str, value: object) -> object:
@@ -35,7 +62,23 @@ def fitted(name: str, value: object) -> object:
     """
     if name == "augment" and (value is None or isinstance(value, str)):      # one part or none on the command line
         value = (value,) if value else ()
+    return _validated(ADAPTERS[name], name, value)
+
+
+def check_arguments(**given: object) -> None:
+    """Refuse an argument of `zoo.train` of a wrong type or range; one that is not in `ARGUMENTS` passes.
+
+    Raises:
+        ConfigError: naming the argument, the value and what it should be.
+    """
+    for name, value in given.items():
+        if name in STRICT:
+            _validated(STRICT[name], name, value)
+
+
+def _validated(adapter: TypeAdapter[Any], name: str, value: object) -> object:
     try:
-        return ADAPTERS[name].validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
-        raise ConfigError(f"{name}={value!r}: {error.errors()[0]['msg']}.") from error
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}={str(value)[:100]!r}: {message}.") from error

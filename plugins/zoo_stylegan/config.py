@@ -1,0 +1,37 @@
+"""What a StyleGAN2 is made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from zoo.model import ModelConfig
+
+
+class StyleGANConfig(ModelConfig):
+    """Table 1's configuration F by default, with half the channels above 32x32 as the paper uses at 256x256."""
+
+    resolution: int = Field(256, ge=8, le=2048, description="height and width of the images, a power of two")
+    latent: int = Field(512, ge=1, le=8192, description="numbers in z")
+    w: int = Field(512, ge=1, le=8192, description="numbers in a style")
+    mapping_layers: int = Field(8, ge=1, le=32, description="fully connected layers from z to w")
+    mapping_rate: float = Field(0.01, gt=0, le=1, description="learning rate multiplier of the mapping network")
+    channel_base: int = Field(16384, ge=32, le=2**20, description="channels times resolution")
+    channel_max: int = Field(512, ge=1, le=8192, description="most channels of any layer")
+    synthesis: Literal["skip", "resnet", "orig"] = Field("skip", description="how the generator joins resolutions")
+    judging: Literal["resnet", "orig"] = Field("resnet", description="how the discriminator joins resolutions")
+    stddev_group: int = Field(4, ge=1, le=64, description="samples in a group of minibatch standard deviation")
+    stddev_channels: int = Field(1, ge=0, le=64, description="its channels; 0: none")
+    conv_clamp: float | None = Field(None, gt=0, description="clamp activations to this; 256 keeps float16 finite")
+
+    @field_validator("resolution")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        if value & (value - 1):
+            raise ValueError("must be a power of two")
+        return value
+
+    def channels_at(self, resolution: int) -> int:
+        """Return the channels of the layers of one resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
