@@ -1,8 +1,16 @@
-"""``python -m zoo`` is the command ``zoo``."""
+"""``python -m zoo`` is the command ``zoo``; each process of a launched run starts here."""
 
+import os
 import sys
 
 from zoo.cli import main
+from zoo.launch import WORDS
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code and WORDS in os.environ:
+        # A process that fails beside others ends at once: threads of the broken group abort when they are torn down.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
