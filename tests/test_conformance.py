@@ -21,7 +21,7 @@ SMALL = {
 VARIANTS = [
     *((name, classes, {}) for name in SMALL for classes in (0, 3)),
     ("biggan", 3, {"deep": True, "latent": 8, "embedding": 6}),
-    ("stylegan", 0, {"synthesis": "resnet", "judging": "orig", "channels": 4}),
+    ("stylegan", 0, {"synthesis_architecture": "resnet", "discriminator_architecture": "orig", "channels": 4}),
     ("dcgan", 2, {"channels": 1}),
 ]
 

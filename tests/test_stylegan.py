@@ -273,10 +273,11 @@ def test_recipe_is_the_papers(tiny):
 
 
 @pytest.mark.parametrize("synthesis", ["skip", "resnet", "orig"])
-@pytest.mark.parametrize("judging", ["resnet", "orig"])
+@pytest.mark.parametrize("discriminator", ["resnet", "orig"])
 @pytest.mark.parametrize("resolution", [8, 32])
-def test_every_way_to_join_resolutions(tiny, synthesis, judging, resolution):
-    model = tiny("stylegan", synthesis=synthesis, judging=judging, resolution=resolution, channels=4)
+def test_every_way_to_join_resolutions(tiny, synthesis, discriminator, resolution):
+    kinds = {"synthesis_architecture": synthesis, "discriminator_architecture": discriminator}
+    model = tiny("stylegan", **kinds, resolution=resolution, channels=4)
     images = model.sample(4, seed=0)
     assert images.shape == (4, 4, resolution, resolution)
     assert model.logits(images).shape == (4, 1)
@@ -285,7 +286,7 @@ def test_every_way_to_join_resolutions(tiny, synthesis, judging, resolution):
     sizes = {f"{4 << i}x{4 << i}" for i in range(resolution.bit_length() - 3 + 1) if 4 << i <= resolution}
     assert drawn == (sizes if synthesis == "skip" else {f"{resolution}x{resolution}"})
     assert any("generator.blocks" in name and ".skip." in name for name in names) == (synthesis == "resnet")
-    assert any("discriminator.blocks" in name and ".skip." in name for name in names) == (judging == "resnet")
+    assert any("discriminator.blocks" in name and ".skip." in name for name in names) == (discriminator == "resnet")
 
 
 def test_labels_steer_images_and_logits(tiny):

@@ -49,24 +49,25 @@ def test_full_moves_everything(tmp_path):
     assert (run.settings["method"], run.settings["method_reason"]) == ("full", "asked for")
 
 
-def test_auto_decides_by_the_number_of_images_and_says_why(tiny, tmp_path):
+def test_auto_says_why_and_augments_few_images(tiny, tmp_path):
     run = zoo.finetune(folder_of(tiny("dcgan"), tmp_path / "parent"), DATA, out=tmp_path / "run", **SHORT)
-    count = run.settings["data"]["images"]
-    assert count < FEW
-    assert run.settings["method"] == "freeze_d"
-    assert run.settings["method_reason"] == f"{count} images are fewer than {FEW}, so the critic would overfit"
-    assert run.settings["recipe"]["augment"] == ["color", "translation", "cutout"]
+    assert run.settings["data"]["images"] < FEW
+    assert run.settings["method"] == "full"
+    assert run.settings["method_reason"].endswith("shown 0 times, so every weight may move")
+    assert run.settings["recipe"]["augment"] == ["translation", "cutout"]
     assert run.settings["recipe"]["ema_kimg"] == pytest.approx(0.0016)
-    assert json.loads((run.directory / "run.json").read_text())["method"] == "freeze_d"
+    assert json.loads((run.directory / "run.json").read_text())["method"] == "full"
 
 
-def test_auto_trains_everything_on_many_images(tiny, monkeypatch):
-    images = open_images(DATA, resolution=16, channels=3)
+def test_auto_freezes_where_few_images_are_shown_often(tiny, monkeypatch):
+    images, recipe = open_images(DATA, resolution=16, channels=3), tiny("dcgan").recipe()
+    often = transfer.OFTEN * len(images) / 1000
+    assert transfer.choose(recipe, images, often)[0] == "full"
+    method, reason = transfer.choose(recipe, images, 1.02 * often)
+    assert method == "freeze_d"
+    assert reason == f"each of {len(images)} images is shown 102 times, so the critic would overfit"
     monkeypatch.setattr(transfer, "FEW", len(images))
-    reason = f"{len(images)} images are enough to train every weight"
-    assert transfer.choose(tiny("dcgan").recipe(), images) == ("full", reason)
-    monkeypatch.setattr(transfer, "FEW", len(images) + 1)
-    assert transfer.choose(tiny("dcgan").recipe(), images)[0] == "freeze_d"
+    assert transfer.choose(recipe, images, 1.02 * often)[0] == "full"
 
 
 def test_an_autoencoder_has_no_critic_to_freeze(tmp_path):

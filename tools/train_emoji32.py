@@ -3,10 +3,12 @@
     python tools/train_emoji32.py dcgan --kimg 300 --out runs/dcgan
     python tools/train_emoji32.py dcgan --out runs/dcgan --install
 
-StyleGAN learns in two stages, shapes first and then detail:
+StyleGAN learned in stages, shapes first and then detail:
 
     python tools/train_emoji32.py stylegan --kimg 100 --out runs/shapes
-    python tools/train_emoji32.py stylegan --kimg 340 --out runs/stylegan --start runs/shapes/model
+    python tools/train_emoji32.py stylegan --kimg 260 --out runs/stylegan --start runs/shapes/model
+
+The weights in the wheel had 100 kimg of the first, then 60 and 200 of the second, the first 60 with a batch of 32.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ def prepared(name: str, start: str | None) -> tuple[zoo.Model, zoo.Recipe]:
 def install(name: str, run: Run) -> None:
     """Write the run's model in half precision into its plugin, measure it, and write its card and sample grid."""
     model = run.model
-    model.origin["license"] = "Apache-2.0"      # as that of the emoji
+    model.origin = {**model.origin, "license": "Apache-2.0"}      # as that of the emoji
+    model.origin.pop("name", None)                                # of the run's folder
     folder = ROOT / "plugins" / f"zoo_{name}" / "weights" / "emoji32"
     save(model, folder, run=run.settings, half=True)
     shipped = zoo.load(f"dir:{folder}")

@@ -67,7 +67,8 @@ def adversarial_phases(
     loss: Adversarial, *, make: Fakes = fakes, generator_rate: float = 1.0, discriminator_rate: float = 1.0
 ) -> tuple[Phase, ...]:
     """Return the two phases of a plain GAN: the discriminator's turn, then the generator's."""
+    judge, make_fakes = discriminator_loss(loss, make), generator_loss(loss, make)
     return (
-        Phase("discriminator", ("discriminator",), discriminator_loss(loss, make), rate=discriminator_rate),
-        Phase("generator", ("generator",), generator_loss(loss, make), rate=generator_rate),
+        Phase("discriminator", ("discriminator",), judge, rate=discriminator_rate, settings={"loss": loss.name}),
+        Phase("generator", ("generator",), make_fakes, rate=generator_rate, settings={"loss": loss.name}),
     )

@@ -227,7 +227,7 @@ def _line(value: object) -> str:
 def public_name(name: object) -> str:
     """Return the name of a data set without the folders above it, which are the publisher's own affair."""
     text = str(name or "")
-    return text if text.startswith(("hf:", "emoji")) else PurePath(text).name
+    return text if text == "emoji" or text.startswith(("hf:", "emoji:")) else PurePath(text).name
 
 
 @cache

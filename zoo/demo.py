@@ -47,7 +47,7 @@ def demo(
     out: Path,
     bars: Bars,
     *,
-    kimg: float = 5.0,
+    kimg: float = 8.0,
     samples: int = 1000,
     seed: int = 0,
     say: Callable[[str], None] = print,
@@ -90,12 +90,13 @@ def demo(
     say(f"Loaded {parent.origin['name']}: {save_grid(parent.sample(64, seed=seed), out / 'parent.png')}")
     rows = [("parent, before", measure(parent, "parent"))]
     every: dict[str, Any] = {"kimg": kimg, "seed": seed, "tick_kimg": 0.25, "sample_kimg": 1.0, "checkpoint_kimg": kimg}
+    settings = {"batch": 16}      # a small batch makes more steps of as many images: what a short run lacks
     with bars("fine-tune") as bar:
-        run = finetune(PARENT, TARGET, out=out / "finetuned", progress=bar, **every)
+        run = finetune(PARENT, TARGET, out=out / "finetuned", progress=bar, settings=settings, **every)
     rows.append(("fine-tuned", measure(run, "fine-tuned")))
     with bars("train from scratch") as bar:
-        recipe = twin_recipe(run.settings)
-        twin = train(_scratch(parent, seed), TARGET, out=out / "scratch", progress=bar, settings=recipe, **every)
+        alike = {**settings, "augment": tuple(run.settings["recipe"]["augment"])}
+        twin = train(_scratch(parent, seed), TARGET, out=out / "scratch", progress=bar, settings=alike, **every)
     rows.append(("from scratch", measure(twin, "from scratch")))
     publication = publish(run, "you/smileys", dry_run=True)
     assert publication.directory is not None
@@ -103,11 +104,6 @@ def demo(
     document = {"features": features, "kimg": kimg, "seed": seed, "models": {n: e.to_dict() for n, e in rows}}
     (out / "demo.json").write_text(json.dumps(document, indent=1) + "\n")
     return summary
-
-
-def twin_recipe(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that make a training from scratch as like the fine-tune as can be."""
-    return {"augment": tuple(settings["recipe"]["augment"])}
 
 
 def _scratch(parent: Model, seed: int) -> Model:

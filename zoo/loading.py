@@ -61,7 +61,9 @@ def load(
 
     folder, origin = _locate(name, revision, cache_dir, token)
     model = weights.load(folder, adapt=adapt, device=device, **config)
-    model.origin = {"data": {"name": origin.pop("data", "")}, **model.origin, **origin}
+    # What a folder remembers of its own weights comes first; where they were fetched from is known here alone.
+    kept = model.origin if origin["name"].startswith("dir:") else {}
+    model.origin = {"data": {"name": origin.pop("data", "")}, **model.origin, **origin, **kept}
     return model
 
 
@@ -80,7 +82,7 @@ def _locate(
     if kind == "dir" and rest:
         if revision is not None:
             raise WeightsError(f"{name} is a folder and has no revisions: leave revision={revision!r} out.")
-        return Path(rest), {}
+        return Path(rest), {"name": f"dir:{Path(rest).name}"}
     if kind == "hub" and rest:
         return _fetched(rest, revision, cache_dir, token, {"name": name})
     if "/" in name:

@@ -18,6 +18,7 @@ from zoo.errors import UnknownName, suggest
 class Adversarial(NamedTuple):
     """The two sides of one adversarial loss; each returns a scalar, the mean over the batch."""
 
+    name: str
     discriminator: Callable[[Tensor, Tensor], Tensor]    # (real logits, fake logits) -> scalar
     generator: Callable[[Tensor], Tensor]                # (fake logits) -> scalar
 
@@ -58,10 +59,10 @@ def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 ADVERSARIAL: dict[str, Adversarial] = {
-    "nonsaturating": Adversarial(nonsaturating_discriminator, nonsaturating_generator),
-    "hinge": Adversarial(hinge_discriminator, critic_generator),
-    "least_squares": Adversarial(least_squares_discriminator, least_squares_generator),
-    "wasserstein": Adversarial(wasserstein_discriminator, critic_generator),
+    "nonsaturating": Adversarial("nonsaturating", nonsaturating_discriminator, nonsaturating_generator),
+    "hinge": Adversarial("hinge", hinge_discriminator, critic_generator),
+    "least_squares": Adversarial("least_squares", least_squares_discriminator, least_squares_generator),
+    "wasserstein": Adversarial("wasserstein", wasserstein_discriminator, critic_generator),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import Parameter, signature
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +25,7 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     resolution: int = Field(32, ge=4, le=4096, description="height and width of the images, pixels")
-    channels: int = Field(3, ge=1, le=4, description="1 grey, 3 RGB, 4 RGBA")
+    channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 RGB, 4 RGBA")
     num_classes: int = Field(0, ge=0, le=100_000, description="0: not class-conditional")
 
 
@@ -155,7 +155,8 @@ class Model(nn.Module):
         self.eval()
         try:
             rows = self.onehot(labels, len(images))
-            scores: Tensor = discriminator(images.to(self.device), None if rows is None else rows.to(self.device))
+            rows = None if rows is None else rows.to(self.device)
+            scores: Tensor = discriminator(images.to(self.device, torch.float32), rows)
         finally:
             self.train(was_training)
         return scores.float()

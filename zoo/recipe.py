@@ -58,6 +58,7 @@ class Phase:
     project: Callable[[nn.Module], None] | None = None   # after the step: weight clipping, orthogonalisation
     after: After | None = None                           # after the step: running averages of watched values
     frozen: tuple[str, ...] = ()                         # shell patterns of parameter names that stand still (FreezeD)
+    settings: Mapping[str, float | str] = field(default_factory=dict)      # what the loss was made with, for run.json
 
 
 @dataclass(frozen=True)

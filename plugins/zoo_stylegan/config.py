@@ -19,8 +19,12 @@ class StyleGANConfig(ModelConfig):
     mapping_rate: float = Field(0.01, gt=0, le=1, description="learning rate multiplier of the mapping network")
     channel_base: int = Field(16384, ge=32, le=2**20, description="channels times resolution")
     channel_max: int = Field(512, ge=1, le=8192, description="most channels of any layer")
-    synthesis: Literal["skip", "resnet", "orig"] = Field("skip", description="how the generator joins resolutions")
-    judging: Literal["resnet", "orig"] = Field("resnet", description="how the discriminator joins resolutions")
+    synthesis_architecture: Literal["skip", "resnet", "orig"] = Field(
+        "skip", description="how the generator joins resolutions"
+    )
+    discriminator_architecture: Literal["resnet", "orig"] = Field(
+        "resnet", description="how the discriminator joins resolutions"
+    )
     stddev_group: int = Field(4, ge=1, le=64, description="samples in a group of minibatch standard deviation")
     stddev_channels: int = Field(1, ge=0, le=64, description="its channels; 0: none")
     conv_clamp: float | None = Field(None, gt=0, description="clamp activations to this; 256 keeps float16 finite")

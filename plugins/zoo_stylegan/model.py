@@ -64,6 +64,10 @@ class StyleGAN(Model):
             raise ConfigError(f"noise={noise!r}: possible are random, const, none.")
         return generator.synthesis(w, generator.random_noise(len(z), sources[noise]))
 
+    def latent(self, n: int, noise: Noise, psi: float = 1.0) -> Tensor:
+        """Return latents [n, latent], standard normal whatever psi: truncation acts on styles, in `generate`."""
+        return noise.normal(n, self.latent_size)
+
     @torch.no_grad()
     def refit(self) -> None:
         """Keep the styles of z as they were when labels join it: a dense layer's scale falls with its inputs."""
@@ -72,13 +76,14 @@ class StyleGAN(Model):
         for generator in (self.generator, *(average for name, average in self.averages.items() if name == "generator")):
             weight = cast("Generator", generator).mapping.layers[0].get_parameter("weight")
             weight[:, self.config.latent :] = 0      # a new class begins as the parent's mixture of all
-            weight *= sqrt(weight.shape[1] / self.config.latent)
+            weight.mul_(sqrt(weight.shape[1] / self.config.latent))
 
     def recipe(self, *, gamma: float | None = None, mixing: float = 0.9, path_weight: float = 2.0) -> Recipe:
         """Appendix B: non-saturating loss, lazy R1 every 16 steps, path length every 4, style mixing 0.9.
 
         Args:
-            gamma: weight of R1; None: 0.0002 pixels / batch, the heuristic of Karras 2020a (arXiv:2006.06676).
+            gamma: weight of R1; None: 0.0002 pixels / batch, the heuristic of Karras 2020a (arXiv:2006.06676), but at
+                least 0.1: below it the generator of small images takes on high-frequency noise.
             mixing: probability of style mixing; that paper trains small images without it.
             path_weight: weight of path length regularisation; 0, as for small images there, leaves it out.
         """
@@ -92,5 +97,5 @@ class StyleGAN(Model):
             ema_kimg=10.0,
         )
         if gamma is None:
-            gamma = 0.0002 * self.config.resolution**2 / recipe.batch
+            gamma = max(0.1, 0.0002 * self.config.resolution**2 / recipe.batch)
         return replace(recipe, phases=phases(gamma=gamma, mixing=mixing, path_weight=path_weight))

@@ -79,7 +79,7 @@ class SynthesisBlock(nn.Module):
         super().__init__()
         width = config.channels_at(resolution)
         first, last = resolution == 4, resolution == config.resolution
-        self.kind = config.synthesis
+        self.kind = config.synthesis_architecture
         if first:
             self.const = nn.Parameter(torch.randn(width, 4, 4))
         else:
@@ -168,7 +168,8 @@ class DiscriminatorBlock(nn.Module):
         a, b = config.channels_at(resolution), config.channels_at(resolution // 2)
         self.conv0 = Conv(a, a, 3, clamp=config.conv_clamp)
         self.conv1 = Conv(a, b, 3, down=True, clamp=config.conv_clamp)
-        self.skip = Conv(a, b, 1, bias=False, active=False, down=True) if config.judging == "resnet" else None
+        residual = config.discriminator_architecture == "resnet"
+        self.skip = Conv(a, b, 1, bias=False, active=False, down=True) if residual else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.skip is None:

@@ -94,11 +94,13 @@ def phases(
     """Return StyleGAN2's four turns: generator, path length, discriminator, R1."""
     loss = adversarial("nonsaturating")
     generator, discriminator = ("generator",), ("discriminator",)
-    turns = [Phase("generator", generator, generator_loss(mixing), after=move_w_average)]
+    named: dict[str, float | str] = {"loss": loss.name, "mixing": mixing}
+    turns = [Phase("generator", generator, generator_loss(mixing), after=move_w_average, settings=named)]
     if path_weight > 0:
+        path = path_length_loss(path_weight, 2)
         turns.append(
-            Phase("path_length", generator, path_length_loss(path_weight, 2), every=path_every, after=move_path_length)
+            Phase("path_length", generator, path, path_every, after=move_path_length, settings={"weight": path_weight})
         )
-    turns.append(Phase("discriminator", discriminator, discriminator_loss(loss, mixed_fakes(mixing))))
-    turns.append(Phase("r1", discriminator, r1_loss(gamma), every=r1_every))
+    turns.append(Phase("discriminator", discriminator, discriminator_loss(loss, mixed_fakes(mixing)), settings=named))
+    turns.append(Phase("r1", discriminator, r1_loss(gamma), r1_every, settings={"gamma": gamma}))
     return tuple(turns)

@@ -94,7 +94,7 @@ class VAE(Model):
         if shape is None or len(shape) != 4 or shape[1:] != size:
             given = f"Images of shape {shape}" if shape else "What is no floating-point tensor"
             raise ConfigError(f"{given}: this VAE encodes [N, {str(size)[1:]}.")
-        mean, log_std = self.averaged("encoder")(images.to(self.device))
+        mean, log_std = self.averaged("encoder")(images.to(self.device, torch.float32))
         return Gaussian(mean, log_std.exp())
 
     @torch.no_grad()
@@ -117,7 +117,7 @@ class VAE(Model):
             labels = torch.full((len(latents), classes), 1 / classes)
         rows = self.onehot(labels, len(latents))
         rows = None if rows is None else rows.to(self.device)
-        images: Tensor = self.averaged("decoder")(latents.to(self.device), rows)
+        images: Tensor = self.averaged("decoder")(latents.to(self.device, torch.float32), rows)
         return images.float().clamp(-1, 1)
 
     def recipe(self) -> Recipe:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     hush(debug)
     try:
-        code = _run(arguments or ["--help"])
+        code = _run(arguments or ["--help"], given)
         sys.stdout.flush()
         return code
     except BaseException as error:
@@ -36,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _ended(error)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], given: list[str]) -> int:
     import typer
 
     from zoo.cli.app import app
 
     try:
         command = typer.main.get_command(app)
-        with command.make_context("zoo", list(arguments), obj=arguments) as context:
+        with command.make_context("zoo", list(arguments), obj=given) as context:
             command.invoke(context)
     except typer.Exit as done:
         return int(done.exit_code)

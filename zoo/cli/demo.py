@@ -10,7 +10,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("zoo-demo"),
-    kimg: Annotated[float, typer.Option(min=0.1, help="Length of each training, in thousand images.")] = 5.0,
+    kimg: Annotated[float, typer.Option(min=0.1, help="Length of each training, in thousand images.")] = 8.0,
     seed: Annotated[int, typer.Option(help="Of both trainings.")] = 0,
 ) -> None:
     """Load, sample, fine-tune, evaluate and publish (dry run) in a few minutes, without a network or a GPU."""

@@ -29,7 +29,7 @@ def finetune(
     data: Data,
     out: Out,
     kimg: Kimg,
-    method: Annotated[str, typer.Option(help="Transfer method; auto decides by the number of images.")] = "auto",
+    method: Annotated[str, typer.Option(help="Transfer method; auto goes by how often an image is shown.")] = "auto",
     batch: Batch = None,
     resume: Resume = False,
     settings: Settings = None,
@@ -76,4 +76,4 @@ def _parent(name: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]
         return name, {}
     model = load(name)
     config, recipe = split(settings, type(model).Config)
-    return (load(name, adapt=True, **config) if config else model), recipe
+    return (load(name, adapt=True, **config) if config else name), recipe

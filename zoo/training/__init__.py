@@ -162,7 +162,7 @@ def _engine(precision: str | None) -> tuple[Accelerator, str]:
 
 def _check_labels(model: Model, images: ImageSet) -> None:
     classes, found = model.config.num_classes, len(images.classes) if images.labels is not None else 0
-    if classes > 1 and found != classes:
+    if classes and found != classes and (classes > 1 or found):
         raise ConfigError(
             f"The model has {classes} classes but {images.name} has {found}: give num_classes={max(1, found)} "
             "(zoo.load with adapt=True, or zoo finetune, fits a pretrained model)."
@@ -176,7 +176,15 @@ def _describe(
 
     plain = {name: value for name, value in asdict(replace(recipe, phases=())).items() if name != "phases"}
     phases = [
-        {"name": phase.name, "trains": phase.trains, "every": phase.every, "rate": phase.rate, "frozen": phase.frozen}
+        {
+            "name": phase.name,
+            "trains": phase.trains,
+            "every": phase.every,
+            "rate": phase.rate,
+            "frozen": phase.frozen,
+            "project": None if phase.project is None else getattr(phase.project, "__name__", str(phase.project)),
+            "settings": dict(phase.settings),
+        }
         for phase in recipe.phases
     ]
     return {
@@ -213,6 +221,8 @@ def _start(trainer: Any, described: dict[str, Any], resume: bool) -> None:
         raise RunError(f"{out} is a file: choose another folder for the run.")
     accelerator.wait_for_everyone()      # nobody writes before everybody has looked
     found = checkpoints.newest(out / "checkpoints") if resume else None
+    if found is None and checkpoints.steps(out / "checkpoints"):
+        raise RunError(f"None of the checkpoints in {out} is whole: restore one, or start another run.")
     if found is not None:
         _check_same(Run(out).settings, described)
         trainer.restore(found)
@@ -220,6 +230,8 @@ def _start(trainer: Any, described: dict[str, Any], resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if found is None:
             (out / "log.jsonl").unlink(missing_ok=True)
+        else:
+            checkpoints.drop_after(out / "checkpoints", found.step)
         (out / "run.json").write_text(json.dumps(described, indent=1) + "\n")
     accelerator.wait_for_everyone()
 
@@ -234,8 +246,9 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
                 f"This run was made with {name}={_short(before.get(name))}, now it is {_short(plain[name])}: "
                 "resume with the same settings, or start another run."
             )
-    if before["data"]["fingerprint"] != plain["data"]["fingerprint"]:
-        raise RunError(f"The data changed since this run began ({before['data']['name']}): start another run.")
+    data = before.get("data")
+    if not isinstance(data, dict) or data.get("fingerprint") != plain["data"]["fingerprint"]:
+        raise RunError(f"The data is not what this run began with ({_short(data)}): start another run.")
 
 
 def _short(value: object) -> str:

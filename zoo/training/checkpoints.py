@@ -72,9 +72,16 @@ def prune(directory: Path, keep: int) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+def drop_after(directory: Path, step: int) -> None:
+    """Remove the checkpoints of later steps: damaged ones that a resumed run passed over and will write again."""
+    for path in steps(directory):
+        if int(path.name) > step:
+            _remove(path)
+
+
 def steps(directory: Path) -> list[Path]:
     """Return the checkpoint folders, oldest step first."""
-    return sorted(path for path in directory.glob("[0-9]*") if path.is_dir()) if directory.is_dir() else []
+    return sorted(path for path in directory.glob("[0-9]*") if path.is_dir() and path.name.isdecimal())
 
 
 def newest(directory: Path) -> Checkpoint | None:

@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from zoo.errors import RunError
 from zoo.images import save_grid
 from zoo.model import Model
 
@@ -78,16 +77,12 @@ def grid(model: Model, directory: Path, kimg: float) -> Path:
 
 
 def curves(log: Path, path: Path) -> None:
-    """Draw every logged term over kimg, one panel a phase.
-
-    Raises:
-        RunError: the log has no complete line.
-    """
+    """Draw every logged term over kimg, one panel a phase; nothing before the first tick."""
     from matplotlib.figure import Figure
 
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     if not lines:
-        raise RunError(f"{log} is empty: nothing to draw.")
+        return
     names = sorted({name for line in lines for name in line["terms"]})
     panels: dict[str, list[str]] = defaultdict(list)
     for name in names:

@@ -95,13 +95,14 @@ class Trainer:
                         self._turn(index, phase, images, labels, share)
                 self.step += 1
                 follow(self.model, decay(self.recipe, self.step * self.recipe.batch))
-                if self._due(self.schedule.tick):
+                # A checkpoint brings a tick with it: buffers are averaged and numbers checked before they are saved.
+                if self._due(self.schedule.tick) or self._due(self.schedule.checkpoint):
                     self.seconds = time.monotonic() - begun
                     speed = (self.step - last[0]) * self.recipe.batch / (time.monotonic() - last[1])
                     last = (self.step, time.monotonic())
                     self._tick(speed, progress)
                 if self._due(self.schedule.sample):
-                    self._sample(self.step * self.recipe.batch / 1000)
+                    self._sample(self._named(self.schedule.sample))
                 if self._due(self.schedule.checkpoint):
                     self._save()
 
@@ -244,11 +245,15 @@ class Trainer:
         for buffer, value in zip(floating, flat.split([buffer.numel() for buffer in floating])):
             buffer.copy_(value.view_as(buffer))
 
+    def _named(self, every: float) -> float:
+        # A step rarely ends on a multiple of `every`; what is due is named by the multiple that it passed.
+        kimg = self.step * self.recipe.batch / 1000
+        return self.schedule.kimg if self.step == self.steps else round(int(kimg / every + 1e-9) * every, 3)
+
     def _sample(self, kimg: float) -> None:
         if self.accelerator.is_main_process:
             log.grid(self.model, self.out / "samples", kimg)
-            if (self.out / "log.jsonl").exists():
-                log.curves(self.out / "log.jsonl", self.out / "curves.png")
+            log.curves(self.out / "log.jsonl", self.out / "curves.png")
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
@@ -266,7 +271,16 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Take up the training where a checkpoint left it."""
+        """Take up the training where a checkpoint left it.
+
+        Raises:
+            RunError: the checkpoint is of another model, or of a longer training.
+        """
+        if checkpoint.step > self.steps:
+            raise RunError(
+                f"This run has {checkpoint.state['kimg']:g} kimg behind it, more than the {self.schedule.kimg:g} asked "
+                "for: give at least as many."
+            )
         try:
             self.model.load_state_dict(checkpoint.model)
         except RuntimeError as error:
