@@ -42,7 +42,7 @@ def test_runs_grids_card_and_publication_are_left(summary):
     published = zoo.load(f"dir:{summary.published}")
     trained = zoo.load(f"dir:{summary.directory}/finetuned/model")
     assert torch.equal(published.sample(2, seed=0), trained.sample(2, seed=0))
-    assert "KID" in (summary.published / "README.md").read_text()
+    assert "| kid |" in (summary.published / "README.md").read_text()
 
 
 def test_the_parent_is_left_as_it_is(summary):

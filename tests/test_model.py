@@ -7,6 +7,7 @@ import torch
 
 import zoo
 from zoo.model import SAMPLE_BATCH
+from zoo.noise import Noise
 
 
 def test_a_seed_repeats_and_another_differs(tiny):
@@ -161,3 +162,21 @@ def test_random_weights_differ_from_call_to_call_and_configs_are_checked():
     assert all(parameter.device.type == "cpu" for parameter in first.parameters())
     with pytest.raises(zoo.ZooError, match="GiB of weights, at most"):
         zoo.create("dcgan", resolution=1024, generator_width=1024, discriminator_width=1024)
+
+
+def test_images_of_any_floating_type_are_judged(tiny):
+    model = tiny("dcgan")
+    images = model.sample(2, seed=0)
+    assert torch.equal(model.logits(images.double()), model.logits(images))
+
+
+def test_truncation_of_styles_leaves_latents_alone(tiny):
+    model = tiny("stylegan")
+    drawn = [model.latent(2, Noise(0), psi) for psi in (1.0, 0.5, -1.0)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
+def test_two_channels_are_no_image(tiny):
+    with pytest.raises(zoo.ZooError, match="channels=2"):
+        tiny("dcgan", channels=2)

@@ -273,3 +273,10 @@ def test_the_example_of_a_card_runs(hub, model):
     names: dict = {}
     exec(example, names)
     assert names["images"].shape == (16, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["emoji_private/acme/photos", "/home/someone/emoji"])
+def test_folders_of_the_publisher_stay_private(name):
+    from zoo.cards import public_name
+
+    assert "/" not in public_name(name)

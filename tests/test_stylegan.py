@@ -269,7 +269,15 @@ def test_recipe_is_the_papers(tiny):
         next(p for p in model.recipe(gamma=gamma).phases if p.name == "r1").loss(model, batch).minimise["r1"].item()
         for gamma in (None, 1.0)
     )
-    assert weak == pytest.approx(strong * 0.0002 * 32**2 / 32)
+    assert weak == pytest.approx(strong * 0.1)
+    large = tiny("stylegan", resolution=256, channel_base=512)
+    assert large.recipe().phases[-1].settings["gamma"] == pytest.approx(0.0002 * 256**2 / 32)
+
+
+@pytest.mark.parametrize("settings", [{"resolution": 256, "channel_base": 128}, {"stddev_channels": 3}])
+def test_a_network_without_channels_is_refused(tiny, settings):
+    with pytest.raises(zoo.ZooError, match="channels"):
+        tiny("stylegan", **settings)
 
 
 @pytest.mark.parametrize("synthesis", ["skip", "resnet", "orig"])

@@ -129,7 +129,7 @@ def test_the_parent_and_its_licence_are_remembered(tmp_path):
     origin = json.loads((run.directory / "model" / "config.json").read_text())["origin"]
     assert origin["license"] == "Apache-2.0"
     assert origin["parent"]["name"] == "dcgan.emoji32"
-    assert origin["method"] == "freeze_d"
+    assert origin["method"] == "full"
     assert origin["data"]["name"] == DATA
     card = (run.directory / "model" / "README.md").read_text()
     assert "license: apache-2.0" in card
@@ -177,3 +177,11 @@ def test_blocks_are_counted_from_the_image_and_rounded_up():
     assert len(frozen_patterns("critic", Critic(4))) == 1 + 2
     assert len(frozen_patterns("critic", Critic(5))) == 1 + 3
     assert frozen_patterns("critic", Critic(4), share=0.25) == ("critic.stem.*", "critic.blocks.0.*")
+
+
+def test_half_of_biggans_blocks_are_frozen_whatever_lies_between():
+    model = zoo.load("biggan")
+    assert frozen_patterns("discriminator", model.discriminator) == tuple(
+        f"discriminator.{part}.*" for part in [*(n for n, _ in model.discriminator.named_children() if n == "stem"),
+                                               "blocks.0", "blocks.1"]
+    )  # fmt: skip

@@ -48,6 +48,10 @@ class RunError(ZooError):
     """A run directory cannot be used as asked: taken, incomplete, or made with other settings."""
 
 
+class Diverged(RunError):
+    """A training reached values that are not finite: a failure of the work, so the command line exits with 1."""
+
+
 class EvaluationError(ZooError):
     """A metric cannot be computed from what was given: too few samples, or no weights for its features."""
 

@@ -146,20 +146,24 @@ def _check_numbers(seed: int, psi: float, **counts: int) -> None:
 
 
 def _opened(model_or_run: Model | Run | str | Path) -> tuple[Model, Run | None]:
+    import torch
+
     from zoo.loading import load
     from zoo.model import Model
     from zoo.training.run import Run
 
     if isinstance(model_or_run, Model):
         return model_or_run, None
+    # Thousands of samples and features: on a GPU where there is one. A model that is given stays where it is.
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if isinstance(model_or_run, Run):
-        return model_or_run.model, model_or_run
+        return model_or_run.model.to(device), model_or_run
     if not isinstance(model_or_run, str | Path):
         raise EvaluationError(f"{type(model_or_run).__name__} is no model, run, name or path: give one of these.")
     if os.path.isfile(os.path.join(model_or_run, "run.json")):
         run = Run.open(model_or_run)
-        return run.model, run
-    return load(f"dir:{model_or_run}" if isinstance(model_or_run, Path) else model_or_run), None
+        return run.model.to(device), run
+    return load(f"dir:{model_or_run}" if isinstance(model_or_run, Path) else model_or_run, device=device), None
 
 
 def _indices(images: ImageSet, reference: int | None, seed: int) -> list[int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import Parameter, signature
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError, Unsupported, suggest
@@ -25,8 +25,15 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     resolution: int = Field(32, ge=4, le=4096, description="height and width of the images, pixels")
-    channels: Literal[1, 3, 4] = Field(3, description="1 grey, 3 RGB, 4 RGBA")
+    channels: int = Field(3, ge=1, le=4, description="1 grey, 3 RGB, 4 RGBA")
     num_classes: int = Field(0, ge=0, le=100_000, description="0: not class-conditional")
+
+    @field_validator("channels")
+    @classmethod
+    def _an_image_has(cls, value: int) -> int:
+        if value == 2:
+            raise ValueError("images have 1 (grey), 3 (RGB) or 4 (RGBA) channels")
+        return value
 
 
 class Gaussian(NamedTuple):

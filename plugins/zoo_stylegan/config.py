@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from zoo.model import ModelConfig
 
@@ -35,6 +35,14 @@ class StyleGANConfig(ModelConfig):
         if value & (value - 1):
             raise ValueError("must be a power of two")
         return value
+
+    @model_validator(mode="after")
+    def _has_channels(self) -> Self:
+        if self.channel_base < self.resolution:
+            raise ValueError(f"channel_base {self.channel_base} leaves no channels at {self.resolution} pixels")
+        if self.stddev_channels and self.channels_at(4) % self.stddev_channels:
+            raise ValueError(f"stddev_channels {self.stddev_channels} does not divide {self.channels_at(4)} channels")
+        return self
 
     def channels_at(self, resolution: int) -> int:
         """Return the channels of the layers of one resolution."""

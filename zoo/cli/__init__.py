@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import ZooError
+from zoo.errors import Diverged, ZooError
 
 MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
 
@@ -71,7 +71,8 @@ def _ended(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     if isinstance(error, ZooError):
-        complain(str(error), MISTAKE)
-        return MISTAKE
+        code = FAILURE if isinstance(error, Diverged) else MISTAKE
+        complain(str(error), code)
+        return code
     complain(f"failed: {one_line(error)} (--debug shows where)", FAILURE)
     return FAILURE

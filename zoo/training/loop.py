@@ -15,7 +15,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from zoo.data import ImageSet, batches, normalise
-from zoo.errors import ConfigError, RunError
+from zoo.errors import ConfigError, Diverged, RunError
 from zoo.model import Model
 from zoo.noise import Noise, key
 from zoo.recipe import Batch, Phase, Recipe, Terms
@@ -168,10 +168,10 @@ class Trainer:
             return
         for name, term in terms.minimise.items():
             if not bool(torch.isfinite(term)):
-                raise self._fault(f"{phase.name}.{name}", float(term))
+                raise self._fault(f"{phase.name}.{name}", float(term.detach()))
 
-    def _fault(self, name: str, value: float) -> RunError:
-        return RunError(
+    def _fault(self, name: str, value: float) -> Diverged:
+        return Diverged(
             f"Step {self.step}: {name} became {value}; the weights are not saved. Resume from the last checkpoint with "
             f"--resume and a lower lr (now {self.recipe.lr:g}), or set clip_norm."
         )
