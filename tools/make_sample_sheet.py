@@ -21,8 +21,7 @@ def main() -> None:
     rows = []
     for name in MODELS:
         model = zoo.load(name)
-        classes = model.config.num_classes
-        rows.append(model.sample(COLUMNS, seed=0, labels=torch.arange(COLUMNS) % classes if classes else None))
+        rows.append(model.sample(COLUMNS, seed=0, labels=model.each_class(COLUMNS)))
     picture = grid(torch.cat(rows), columns=COLUMNS)
     picture.resize((picture.width * 2, picture.height * 2), resample=0).save(ROOT / "docs" / "samples.png")
 

@@ -103,19 +103,13 @@ def install(name: str, run: Run) -> None:
         shipped, DATA, metrics=("kid", "precision_recall", "density_coverage"), samples=2000, features=FEATURES
     )
     title = f"{name}.emoji32"
-    save_grid(shipped.sample(64, seed=0, labels=labels(shipped)), ROOT / "model_cards" / f"{title}.png")
+    save_grid(shipped.sample(64, seed=0, labels=shipped.each_class(64)), ROOT / "model_cards" / f"{title}.png")
     facts = {"run": run.settings, "evaluation": found.to_dict()}
     for path, samples in ((folder / "README.md", None), (ROOT / "model_cards" / f"{title}.md", f"{title}.png")):
         card = render(shipped, samples=samples, **facts)
         path.write_text(card.replace("dir:PATH_OF_THIS_FOLDER", title))
     write_manifest(folder, golden_hash(shipped))
     print(folder, (folder / "model.safetensors").stat().st_size, found, sep="\n")
-
-
-def labels(model: zoo.Model) -> torch.Tensor | None:
-    """Return labels for a grid of 64 that shows every class alike."""
-    classes = model.config.num_classes
-    return torch.arange(64) % classes if classes else None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UnknownName, WeightsError
-from zoo.plugin import Weights
 from zoo.registry import architecture as find_architecture
 from zoo.registry import resolve
 
@@ -92,7 +91,7 @@ def _locate(
     if entry.bundled is not None:
         if revision is not None:
             raise WeightsError(f"{name} is bundled with its plugin and has no revisions: leave revision out.")
-        return _bundled(name, entry), origin
+        return bundled(entry.bundled), origin
     assert entry.repo is not None
     return _fetched(entry.repo, revision or entry.revision, cache_dir, token, origin)
 
@@ -103,12 +102,17 @@ def _refuse_other_than_text(name: object) -> None:
         raise UnknownName(f"{given} is no name: give text, such as 'stylegan', 'hub:OWNER/REPO' or 'dir:PATH'.")
 
 
-def _bundled(name: str, entry: Weights) -> Path:
-    package, _, folder = (entry.bundled or "").partition(":")
+def bundled(place: str) -> Path:
+    """Return the folder of weights that an installed package holds, from "package:folder".
+
+    Raises:
+        WeightsError: the package is not installed.
+    """
+    package, _, folder = place.partition(":")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"{name}: package {package!r} that bundles these weights is not installed.")
-    return Path(spec.submodule_search_locations[0]) / folder
+        raise WeightsError(f"{place}: the package {package!r} is not installed; reinstall the plugin.")
+    return Path(spec.submodule_search_locations[0], folder)
 
 
 def _fetched(

@@ -19,6 +19,13 @@ WIDEST = 1000.0      # psi, either way: beyond, networks overflow
 SAMPLE_BATCH = 64      # images generated at once by `Model.sample`; part of what a seed means, so a constant
 
 
+def power_of_two(value: int) -> int:
+    """Return a resolution that is a power of two; for `pydantic.field_validator` in a configuration."""
+    if value & (value - 1):
+        raise ValueError("must be a power of two")
+    return value
+
+
 class ModelConfig(BaseModel):
     """What config.json may say. Strict and frozen: it comes from strangers, so types, ranges and names are checked."""
 
@@ -198,6 +205,10 @@ class Model(nn.Module):
         if lowest < 0 or highest >= classes:
             raise ConfigError(f"Class indices {lowest} to {highest} are outside 0 to {classes - 1}.")
         return nn.functional.one_hot(rows.long(), classes).float()
+
+    def each_class(self, n: int) -> Tensor | None:
+        """Return labels [n] that go through the classes in turn, or None for a model without classes."""
+        return torch.arange(n) % self.config.num_classes if self.config.num_classes else None
 
     # Networks and their averages.
 

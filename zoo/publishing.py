@@ -156,7 +156,7 @@ def _write(source: _Source, folder: Path, repo_id: str) -> None:
         raise WeightsError("The model's samples changed by writing and reading its weights: it is not published.")
     size = source.model.config.resolution
     count = next((count for pixels, count in _COUNTS.items() if size <= pixels), 4)
-    save_grid(reloaded.sample(count, seed=0, labels=_labels(reloaded, count)), folder / SAMPLES)
+    save_grid(reloaded.sample(count, seed=0, labels=reloaded.each_class(count)), folder / SAMPLES)
     card = render(source.model, run=source.run, evaluation=source.evaluation, repo_id=repo_id, samples=SAMPLES)
     (folder / "README.md").write_text(card, encoding="utf-8")
     storage.write_manifest(folder, weights.golden_hash(reloaded))
@@ -179,12 +179,8 @@ def _without_folders(value: Any) -> Any:
 def _golden(model: Model) -> Tensor:
     from zoo.storage import GOLDEN_IMAGES, GOLDEN_SEED
 
-    return model.sample(GOLDEN_IMAGES, seed=GOLDEN_SEED, labels=_labels(model, GOLDEN_IMAGES), clamp=False)
+    return model.sample(GOLDEN_IMAGES, seed=GOLDEN_SEED, labels=model.each_class(GOLDEN_IMAGES), clamp=False)
 
-
-def _labels(model: Model, n: int) -> list[int] | None:
-    classes = model.config.num_classes
-    return [i % classes for i in range(n)] if classes else None
 
 
 def _placed(files: Mapping[str, Path], target: Path) -> Path:

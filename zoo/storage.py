@@ -129,6 +129,7 @@ def _verify(folder: Path, manifest: Any) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Return the sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zoo.errors import ConfigError, WeightsError, suggest
+from zoo.images import to_bytes
 from zoo.memory import installed
 from zoo.registry import architecture as find_architecture
 from zoo.registry import model_class
@@ -128,10 +129,8 @@ def _folder(model: Model, directory: str | Path) -> Path:
 
 def golden_hash(model: Model) -> str:
     """Return the sha256 of four samples of a fixed seed, as 8-bit images: the same weights give the same hash."""
-    labels = torch.arange(GOLDEN_IMAGES) % model.config.num_classes if model.config.num_classes else None
-    images = model.sample(GOLDEN_IMAGES, seed=GOLDEN_SEED, labels=labels)
-    pixels = ((images + 1) * 127.5).round().to(torch.uint8)
-    return hashlib.sha256(pixels.cpu().contiguous().numpy().tobytes()).hexdigest()
+    images = model.sample(GOLDEN_IMAGES, seed=GOLDEN_SEED, labels=model.each_class(GOLDEN_IMAGES))
+    return hashlib.sha256(to_bytes(images).contiguous().numpy().tobytes()).hexdigest()
 
 
 def load(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.adversarial import adversarial_phases
 from zoo.losses import adversarial
-from zoo.model import Model, ModelConfig
+from zoo.model import Model, ModelConfig, power_of_two
 from zoo.noise import Noise
 from zoo.recipe import Recipe
 
@@ -24,12 +24,7 @@ class DCGANConfig(ModelConfig):
     generator_width: int = Field(64, ge=1, le=1024, description="generator channels next to the image")
     discriminator_width: int = Field(64, ge=1, le=1024, description="discriminator channels next to the image")
 
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError("must be a power of two")
-        return value
+    _power_of_two = field_validator("resolution")(power_of_two)
 
 
 class Generator(nn.Module):

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from zoo.model import ModelConfig
+from zoo.model import ModelConfig, power_of_two
 
 
 class StyleGANConfig(ModelConfig):
@@ -29,12 +29,7 @@ class StyleGANConfig(ModelConfig):
     stddev_channels: int = Field(1, ge=0, le=64, description="its channels; 0: none")
     conv_clamp: float | None = Field(None, gt=0, description="clamp activations to this; 256 keeps float16 finite")
 
-    @field_validator("resolution")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError("must be a power of two")
-        return value
+    _power_of_two = field_validator("resolution")(power_of_two)
 
     @model_validator(mode="after")
     def _has_channels(self) -> Self:

@@ -73,7 +73,7 @@ class StyleGAN(Model):
         """Keep the styles of z as they were when labels join it: a dense layer's scale falls with its inputs."""
         if not self.adapted["generator.mapping.layers.0.weight"].startswith("grown"):
             return
-        for generator in (self.generator, *(average for name, average in self.averages.items() if name == "generator")):
+        for generator in {self.generator, self.averaged("generator")}:
             weight = cast("Generator", generator).mapping.layers[0].get_parameter("weight")
             weight[:, self.config.latent :] = 0      # a new class begins as the parent's mixture of all
             weight.mul_(sqrt(weight.shape[1] / self.config.latent))

@@ -9,6 +9,7 @@ from typing import Any
 from zoo.cli.output import Json, columns, document
 from zoo.cli.target import Name
 from zoo.errors import UnknownName, WeightsError
+from zoo.loading import bundled
 
 HEADER_LIMIT = 100_000_000            # bytes; the safetensors format's own limit
 
@@ -59,17 +60,7 @@ def _registered(name: str) -> dict[str, Any]:
         return {"name": name, **known}
     _, tag, weights = resolve(name)
     facts = {"name": f"{found.name}.{tag}", **known, **asdict(weights)}
-    return facts | _on_disk(_bundled(weights.bundled)) if weights.bundled else facts
-
-
-def _bundled(place: str) -> Path:
-    from importlib.util import find_spec
-
-    package, _, folder = place.partition(":")
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise WeightsError(f"{place}: the package {package!r} is not installed; reinstall the plugin.")
-    return Path(found.submodule_search_locations[0], folder)
+    return facts | _on_disk(bundled(weights.bundled)) if weights.bundled else facts
 
 
 def _checked(folder: Path) -> dict[str, Any]:

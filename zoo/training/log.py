@@ -68,11 +68,8 @@ def cut(path: Path, step: int) -> None:
 def grid(model: Model, directory: Path, kimg: float) -> Path:
     """Save a grid of samples as samples/000010.png, named by kimg."""
     directory.mkdir(parents=True, exist_ok=True)
-    labels = None
-    if model.config.num_classes:
-        labels = torch.arange(GRID) % model.config.num_classes
     path = directory / (f"{kimg:06.0f}.png" if kimg == int(kimg) else f"{kimg:010.3f}.png")
-    save_grid(model.sample(GRID, seed=GRID_SEED, labels=labels), path)
+    save_grid(model.sample(GRID, seed=GRID_SEED, labels=model.each_class(GRID)), path)
     return path
 
 
