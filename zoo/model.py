@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import Parameter, signature
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -67,6 +67,7 @@ class Model(nn.Module):
         self.architecture = ""             # the registry's name, set by zoo.create and zoo.load
         self.origin: dict[str, Any] = {}   # where the weights came from: name, revision, license, sha256, ...
         self.adapted: dict[str, str] = {}  # tensor name -> copied, grown or re-initialised, after adapt=True
+        self.absent: tuple[str, ...] = ()  # networks that the weights came without, such as a discriminator
 
     # What an architecture defines.
 
@@ -159,7 +160,8 @@ class Model(nn.Module):
         """Return the discriminator's raw output [N, 1] for images [N, C, H, W] in [-1, 1]."""
         discriminator = self.networks().get("discriminator")
         if discriminator is None:
-            raise Unsupported(f"{self._name} has no discriminator, so it gives no logits.")
+            why = " (these weights came without)" if "discriminator" in self.absent else ""
+            raise Unsupported(f"{self._name} has no discriminator{why}, so it gives no logits.")
         size = [self.config.channels, self.config.resolution, self.config.resolution]
         shape = list(images.shape) if isinstance(images, Tensor) and images.is_floating_point() else None
         if shape is None or len(shape) != 4 or shape[1:] != size:
@@ -229,6 +231,33 @@ class Model(nn.Module):
                 self.averages[name] = deepcopy(self.get_submodule(name)).requires_grad_(False)
         return self
 
+    def without(self, names: Collection[str]) -> Self:
+        """Remove networks that weights come without; `complete` brings them back, untrained.
+
+        Raises:
+            ConfigError: one of the names is no network of this model, or nothing would be left.
+        """
+        networks = self.networks()
+        unknown = sorted(set(names) - set(networks))
+        if unknown or not set(networks) - set(names):
+            possible = ", ".join(networks)
+            raise ConfigError(f"{self._name} cannot do without {', '.join(unknown or names)}; networks: {possible}.")
+        for name in names:
+            delattr(self, name)
+        self.absent = tuple(sorted({*self.absent, *names}))
+        return self
+
+    def complete(self) -> tuple[str, ...]:
+        """Give the model fresh networks for those it lacks, drawn from torch's generator, and return their names."""
+        fresh = self.absent
+        if fresh:
+            with torch.device(self.device):
+                whole = type(self)(self.config)
+            for name in fresh:
+                self.add_module(name, whole.get_submodule(name))
+            self.absent = ()
+        return fresh
+
     @property
     def _name(self) -> str:
         return self.architecture or type(self).__name__
@@ -236,6 +265,13 @@ class Model(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def __getattr__(self, name: str) -> Any:
+        # A network that the weights came without is missed by name, wherever an architecture reaches for it.
+        absent = self.__dict__.get("absent", ())
+        if name in absent:
+            raise Unsupported(f"These weights of {self._name} hold no {name}: fine-tuning gives them a fresh one.")
+        return super().__getattr__(name)
 
     def _count(self, n: int | None, z: Tensor | None, labels: Tensor | list[int] | None) -> int:
         if z is not None and not isinstance(z, Tensor):

@@ -49,10 +49,17 @@ class Weights:
     revision: str | None = None       # commit, tag or branch of `repo`; None: its main branch
     resolution: int | None = None     # pixels
     data: str = ""                    # what it was trained on
+    files: tuple[str, ...] = ()       # foreign files of `repo` to convert; (): it is a model that zoo.publish made
+    format: str = "auto"              # of the foreign files: a name that a plugin's `zoo_formats` gives
+    expected: Mapping[str, object] = field(default_factory=dict)      # settings that the conversion must find
+    size: int | None = None           # bytes to download, where it is known
+    paper: str = ""                   # of these weights, where it is another than the architecture's
 
     def __post_init__(self) -> None:
         if (self.bundled is None) == (self.repo is None):
             raise PluginError("Weights need exactly one of bundled='package:folder' and repo='owner/name'.")
+        if self.files and self.repo is None:
+            raise PluginError("Weights with files='...' are foreign ones on the Hub: give repo='owner/name'.")
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,14 @@ class Architecture:
     paper: str = ""                                              # authors, year, arXiv number
     weights: Mapping[str, Weights] = field(default_factory=dict)  # tag -> facts
     default: str | None = None                                   # the tag that the bare name stands for
+    variants: Mapping[str, str] = field(default_factory=dict)    # value of the setting `variant` -> another model class
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise PluginError(f"{self.name!r} is no architecture name: use a-z, 0-9 and '_', at most 40 of them.")
-        if not _CLASS.fullmatch(self.model):
-            raise PluginError(f"Architecture {self.name!r}: model={self.model!r} must read 'package.module:Class'.")
+        for model in (self.model, *self.variants.values()):
+            if not _CLASS.fullmatch(model):
+                raise PluginError(f"Architecture {self.name!r}: model={model!r} must read 'package.module:Class'.")
         for tag in self.weights:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_]{0,39}", tag):
                 raise PluginError(f"Architecture {self.name!r}: {tag!r} is no weights tag: use a-z, 0-9 and '_'.")
@@ -94,4 +103,9 @@ class Hooks:
     @hookspec
     def zoo_features(self) -> Mapping[str, Any]:
         """Return feature name -> "package.module:factory"; see `zoo.metrics.features` for what it returns."""
+        raise NotImplementedError
+
+    @hookspec
+    def zoo_formats(self) -> Mapping[str, Any]:
+        """Return format name -> "package.module:FORMAT", a `zoo.formats.contract.Format`: a reader of foreign files."""
         raise NotImplementedError

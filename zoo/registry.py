@@ -21,6 +21,7 @@ __all__ = [
     "architecture",
     "architectures",
     "features",
+    "formats",
     "list_architectures",
     "list_models",
     "metrics",
@@ -102,19 +103,21 @@ def plugins() -> list[PluginRecord]:
     return list(_registry().plugins)
 
 
-def model_class(architecture: Architecture) -> type[Model]:
-    """Import and return an architecture's model class.
+def model_class(architecture: Architecture, variant: object = None) -> type[Model]:
+    """Import and return an architecture's model class, or that of one of its variants.
 
     Raises:
+        UnknownName: it has no such variant.
         PluginError: it does not import, or is no subclass of zoo.Model; the message names the distribution.
     """
     from importlib import import_module
 
     from zoo.model import Model
 
-    module, _, attribute = architecture.model.partition(":")
+    place = architecture.model if variant is None else _variant(architecture, variant)
+    module, _, attribute = place.partition(":")
     owners = [f" of {record.source}" for record in plugins() if architecture.name in record.architectures]
-    subject = f"Architecture {architecture.name!r}{''.join(owners)}: its model {architecture.model}"
+    subject = f"Architecture {architecture.name!r}{''.join(owners)}: its model {place}"
     try:
         found = quietly(lambda: getattr(import_module(module), attribute))
     except PluginError as error:
@@ -122,6 +125,15 @@ def model_class(architecture: Architecture) -> type[Model]:
     if not (isinstance(found, type) and issubclass(found, Model)):
         raise PluginError(f"{subject} is no subclass of zoo.Model. Its author must make it one.")
     return found
+
+
+def _variant(architecture: Architecture, variant: object) -> str:
+    possible = sorted(architecture.variants)
+    if not isinstance(variant, str) or variant not in architecture.variants:
+        near = suggest(str(variant)[:60], possible)
+        kinds = f"Variants: {', '.join(possible)}" if possible else "It has none"
+        raise UnknownName(f"{architecture.name!r} has no variant {_shown(str(variant))}.{near} {kinds}.")
+    return architecture.variants[variant]
 
 
 def metrics() -> dict[str, str]:
@@ -132,6 +144,11 @@ def metrics() -> dict[str, str]:
 def features() -> dict[str, str]:
     """Return feature name -> "package.module:factory" for the feature extractors that plugins add."""
     return dict(_registry().offers["zoo_features"])
+
+
+def formats() -> dict[str, str]:
+    """Return format name -> "package.module:FORMAT" for the readers of foreign checkpoints."""
+    return dict(_registry().offers["zoo_formats"])
 
 
 def refresh() -> None:

@@ -35,6 +35,7 @@ class Checkpoint:
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     origin: dict[str, Any] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
     manifest: dict[str, Any] | None = None
 
 
@@ -48,6 +49,7 @@ class Written(BaseModel):
     schema_version: int = Field(SCHEMA, ge=1)
     zoo_version: str = ""
     origin: dict[str, Any] = {}
+    absent: list[str] = []      # networks of the architecture that these weights lack
 
 
 def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
@@ -80,7 +82,8 @@ def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
         if verify:
             _verify(folder, manifest)
     tensors = read_tensors(folder / "model.safetensors")
-    return Checkpoint(written.architecture, written.config, tensors, written.origin, manifest)
+    absent = tuple(written.absent)
+    return Checkpoint(written.architecture, written.config, tensors, written.origin, absent, manifest)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ def build(architecture: str, config: Mapping[str, object], *, device: str | torc
     Raises:
         ConfigError: a wrong or unknown setting, or a model larger than `LARGEST`.
     """
-    cls = model_class(find_architecture(architecture))
+    cls = model_class(find_architecture(architecture), config.get("variant"))
     settings = validated(cls, architecture, config)
     with torch.device("meta"):
         sketch = cls(settings)
@@ -104,6 +104,7 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
         "schema_version": SCHEMA,
         "zoo_version": versions()["zoo"],
         "origin": model.origin,
+        **({"absent": list(model.absent)} if model.absent else {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -150,22 +151,27 @@ def load(
     from zoo.adaptation import adapted
 
     checkpoint = read(directory, verify=verify)
-    model = build(checkpoint.architecture, {**checkpoint.config, **config}, device="meta")
+    model = build(checkpoint.architecture, {**checkpoint.config, **config}, device="meta").without(checkpoint.absent)
     averages = _averages(model, checkpoint.tensors)
     model.follow(averages)
     tensors = checkpoint.tensors
     if adapt:
-        fresh = build(checkpoint.architecture, {**checkpoint.config, **config})
+        fresh = build(checkpoint.architecture, {**checkpoint.config, **config}).without(checkpoint.absent)
         tensors, model.adapted = adapted(fresh.follow(averages).state_dict(), tensors)
     check_fit(model.state_dict(), tensors, Path(directory) / "model.safetensors")
-    # Clones: where a tensor lies in the file decides its alignment, and that the last bits of some matrix products.
-    model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
-    model.requires_grad_(True)
-    model.averages.requires_grad_(False)
+    assign(model, tensors)
     model.origin = dict(checkpoint.origin)
     if adapt:
         model.refit()
     return _placed(model, device) if device is not None else model
+
+
+def assign(model: Model, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model that was built without memory its tensors, which fit."""
+    # Clones: where a tensor lies in the file decides its alignment, and that the last bits of some matrix products.
+    model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    model.requires_grad_(True)
+    model.averages.requires_grad_(False)
 
 
 def _placed(model: Model, device: str | torch.device) -> Model:
