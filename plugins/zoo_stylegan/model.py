@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
-from zoo.model import Model
-from zoo.noise import Noise
+from zoo.model import SAMPLE_BATCH, WIDEST, Model
+from zoo.noise import Noise, key
 from zoo.recipe import Recipe
 from zoo_stylegan.config import StyleGANConfig
 from zoo_stylegan.networks import Discriminator, Generator
@@ -48,21 +48,98 @@ class StyleGAN(Model):
             noise: fresh noise, each layer's stored noise, or none.
             cutoff: how many layers psi reaches, from 4x4 up; None: all.
         """
-        if cutoff is not None and not isinstance(cutoff, int):
-            raise ConfigError(f"cutoff={str(cutoff)[:60]!r}: give the number of layers that psi reaches, or None.")
+        return self._drawn(self._styled(z, labels, psi, cutoff), noise, chance)
+
+    @torch.no_grad()
+    def styles(
+        self,
+        z: Tensor,
+        labels: Tensor | list[int] | None = None,
+        *,
+        psi: float = 1.0,
+        cutoff: int | None = None,
+    ) -> Tensor:
+        """Return styles [N, layers, w] of the averaged generator, one for each layer, to be mixed, moved or kept.
+
+        Args:
+            z: latents [N, latent].
+            labels: class indices [N] or rows [N, classes]; a conditional model needs them.
+            psi: styles are pulled towards the average style, w = average + psi (w - average).
+            cutoff: how many layers psi reaches, from 4x4 up; None: all.
+
+        Example: the coarse layers of one image with the fine ones of another::
+
+            styles = model.styles(z)
+            mixed = torch.cat([styles[:1, :4], styles[1:2, 4:]], dim=1)
+            image = model.synthesise(mixed)
+        """
+        if not isinstance(psi, int | float) or not abs(psi) <= WIDEST:
+            raise ConfigError(f"psi={str(psi)[:60]}: give a number, at most {WIDEST}; 1 is no truncation.")
+        if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] != self.latent_size or not z.is_floating_point():
+            raise ConfigError(f"z must be a floating-point tensor of latents [N, {self.latent_size}].")
+        rows = self.onehot(labels, len(z))
+        rows = None if rows is None else rows.to(self.device)
+        return self._styled(z.to(self.device, torch.float32), rows, psi, cutoff).contiguous()
+
+    def synthesise(
+        self,
+        styles: Tensor,
+        *,
+        noise: Literal["random", "const", "none"] = "random",
+        seed: int | None = None,
+        clamp: bool = True,
+    ) -> Tensor:
+        """Return the averaged generator's images [N, C, H, W], float32 in [-1, 1], of styles [N, layers, w].
+
+        Gradients reach styles that ask for them (`requires_grad`), so that an image can be looked up in style space.
+
+        Args:
+            noise: fresh noise, each layer's stored noise, or none.
+            seed: makes fresh noise repeatable; None draws a new one from torch's global generator.
+            clamp: False returns the network's raw output.
+        """
+        count = self._averaged_generator().styles
+        if not isinstance(styles, Tensor) or styles.ndim != 3 or styles.shape[1:] != (count, self.config.w):
+            raise ConfigError(f"styles must be a tensor [N, {count}, {self.config.w}], such as `styles` returns.")
+        if seed is not None and not isinstance(seed, int):
+            raise ConfigError(f"seed={str(seed)[:60]!r}: give an integer, or None for a new one each time.")
+        chosen = int(torch.randint(2**62, ())) if seed is None else seed
+        parts = styles.to(self.device, torch.float32).split(SAMPLE_BATCH)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and styles.requires_grad):
+            images = torch.cat(
+                [
+                    self._drawn(part, noise, Noise(key("synthesise", chosen, i), device=self.device))
+                    for i, part in enumerate(parts)
+                ]
+            ).float()
+        return images.clamp(-1, 1) if clamp else images
+
+    def _averaged_generator(self) -> Generator:
         generator = self.averaged("generator")
         assert isinstance(generator, Generator)
+        return generator
+
+    def _styled(self, z: Tensor, labels: Tensor | None, psi: float, cutoff: int | None) -> Tensor:
+        """Return styles [N, layers, w] from latents and one-hot labels."""
+        if cutoff is not None and not isinstance(cutoff, int):
+            raise ConfigError(f"cutoff={str(cutoff)[:60]!r}: give the number of layers that psi reaches, or None.")
+        generator = self._averaged_generator()
         w = generator.broadcast(generator.mapping(z, labels))
-        if psi != 1:
-            reached = torch.arange(generator.styles, device=w.device) < (generator.styles if cutoff is None else cutoff)
-            scale = torch.where(reached, psi, 1.0)[:, None]
-            w = generator.w_average + scale * (w - generator.w_average)
+        if psi == 1:
+            return w
+        reached = torch.arange(generator.styles, device=w.device) < (generator.styles if cutoff is None else cutoff)
+        scale = torch.where(reached, psi, 1.0)[:, None]
+        return generator.w_average + scale * (w - generator.w_average)
+
+    def _drawn(self, styles: Tensor, noise: str, chance: Noise) -> Tensor:
+        """Return raw images of styles [N, layers, w]."""
+        generator = self._averaged_generator()
         sources: dict[str, Noise | None] = {"random": chance, "none": None}
         if noise == "const":
-            return generator.synthesis(w, generator.constant_noise())
-        if noise not in sources:
-            raise ConfigError(f"noise={noise!r}: possible are random, const, none.")
-        return generator.synthesis(w, generator.random_noise(len(z), sources[noise]))
+            return generator.synthesis(styles, generator.constant_noise())
+        if not isinstance(noise, str) or noise not in sources:
+            raise ConfigError(f"noise={str(noise)[:60]!r}: possible are random, const, none.")
+        return generator.synthesis(styles, generator.random_noise(len(styles), sources[noise]))
 
     def latent(self, n: int, noise: Noise, psi: float = 1.0) -> Tensor:
         """Return latents [n, latent], standard normal whatever psi: truncation acts on styles, in `generate`."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.noise import Noise
-from zoo_stylegan.config import StyleGANConfig
-from zoo_stylegan.layers import Conv, Dense, ModulatedConv, activate, minibatch_stddev, upsample, wide
+from zoo_stylegan.config import DiscriminatorConfig, StyleGANConfig
+from zoo_stylegan.layers import Conv, Dense, ModulatedConv, activate, downsample, minibatch_stddev, upsample, wide
 
 HALF = sqrt(0.5)      # each branch of a residual sum, so that the sum keeps unit variance
 
@@ -24,10 +24,21 @@ def unit(x: Tensor) -> Tensor:
 class Mapping(nn.Module):
     """z [N, z] and one-hot labels [N, classes] -> w [N, w]; without z (the discriminator's) labels alone."""
 
-    def __init__(self, z: int, classes: int, w: int, layers: int, rate: float):
+    def __init__(
+        self,
+        z: int,
+        classes: int,
+        w: int,
+        layers: int,
+        rate: float,                    # learning rate multiplier
+        *,
+        embed: int | None = None,       # numbers that embed a label; None: w
+        width: int | None = None,       # numbers between the layers; None: w
+    ):
         super().__init__()
-        self.embed = Dense(classes, w) if classes else None
-        widths = [z + (w if classes else 0)] + [w] * layers
+        embed = embed or w
+        self.embed = Dense(classes, embed) if classes else None
+        widths = [z + (embed if classes else 0), *[width or w] * (layers - 1), w][: layers + 1]
         self.layers = nn.ModuleList(Dense(a, b, rate=rate, active=True) for a, b in pairwise(widths))
 
     def forward(self, z: Tensor | None, labels: Tensor | None) -> Tensor:
@@ -45,7 +56,7 @@ class SynthesisLayer(nn.Module):
 
     def __init__(self, a: int, b: int, config: StyleGANConfig, resolution: int, *, up: bool = False):
         super().__init__()
-        self.conv = ModulatedConv(a, b, 3, config.w, up=up)
+        self.conv = ModulatedConv(a, b, 3, config.w, up=up, taps=config.resample_filter)
         self.noise_const = nn.Buffer(torch.randn(resolution, resolution))
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.bias = nn.Parameter(torch.zeros(b))
@@ -86,10 +97,10 @@ class SynthesisBlock(nn.Module):
             below = config.channels_at(resolution // 2)
             self.conv0 = SynthesisLayer(below, width, config, resolution, up=True)
             if self.kind == "resnet":
-                self.skip = Conv(below, width, 1, bias=False, active=False, up=True)
+                self.skip = Conv(below, width, 1, bias=False, active=False, up=True, taps=config.resample_filter)
         self.conv1 = SynthesisLayer(width, width, config, resolution)
         self.to_image = ToImage(width, config) if last or self.kind == "skip" else None
-        self.first = first
+        self.first, self.taps = first, config.resample_filter
         self.styles = 1 if first else 2      # how many w this block's convolutions take
 
     def forward(
@@ -107,7 +118,7 @@ class SynthesisBlock(nn.Module):
             x = self.conv0(x, w[:, 0], noise[0])
             x = self.conv1(x, w[:, 1], noise[1])
         if image is not None:
-            image = upsample(image)
+            image = upsample(image, self.taps)
         if self.to_image is not None:
             drawn = wide(self.to_image(x, w[:, self.styles]))
             image = drawn if image is None else image + drawn
@@ -120,7 +131,13 @@ class Generator(nn.Module):
     def __init__(self, config: StyleGANConfig):
         super().__init__()
         self.mapping = Mapping(
-            config.latent, config.num_classes, config.w, config.mapping_layers, config.mapping_rate
+            config.latent,
+            config.num_classes,
+            config.w,
+            config.mapping_layers,
+            config.mapping_rate,
+            embed=config.embed,
+            width=config.mapping_width,
         )
         self.w_average = nn.Buffer(torch.zeros(config.w))      # where truncation pulls to
         resolutions = [4 << i for i in range(int(log2(config.resolution)) - 1)]
@@ -161,17 +178,22 @@ class Generator(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """[N, a, h, w] -> [N, b, h/2, w/2]: two convolutions and, unless the kind is "orig", a shortcut."""
+    """[N, a, h, w] -> [N, b, h/2, w/2]: two convolutions, after the image for "skip", beside a shortcut for "resnet"."""
 
-    def __init__(self, resolution: int, config: StyleGANConfig):
+    def __init__(self, resolution: int, config: DiscriminatorConfig):
         super().__init__()
-        a, b = config.channels_at(resolution), config.channels_at(resolution // 2)
-        self.conv0 = Conv(a, a, 3, clamp=config.conv_clamp)
-        self.conv1 = Conv(a, b, 3, down=True, clamp=config.conv_clamp)
-        residual = config.discriminator_architecture == "resnet"
-        self.skip = Conv(a, b, 1, bias=False, active=False, down=True) if residual else None
+        a, b = config.discriminator_channels_at(resolution), config.discriminator_channels_at(resolution // 2)
+        clamp, taps, kind = config.judging_clamp, config.resample_filter, config.discriminator_architecture
+        joins = kind == "skip" and resolution < config.resolution
+        self.from_image = Conv(config.channels, a, 1, clamp=clamp) if joins else None
+        self.conv0 = Conv(a, a, 3, clamp=clamp)
+        self.conv1 = Conv(a, b, 3, down=True, clamp=clamp, taps=taps)
+        self.skip = Conv(a, b, 1, bias=False, active=False, down=True, taps=taps) if kind == "resnet" else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """Take features and, for "skip", the image at their resolution."""
+        if self.from_image is not None:
+            x = x + self.from_image(image)
         if self.skip is None:
             out: Tensor = self.conv1(self.conv0(x))
         else:
@@ -182,28 +204,31 @@ class DiscriminatorBlock(nn.Module):
 class Discriminator(nn.Module):
     """Images [N, channels, resolution, resolution] and one-hot labels -> logits [N, 1]."""
 
-    def __init__(self, config: StyleGANConfig):
+    def __init__(self, config: DiscriminatorConfig):
         super().__init__()
-        width = config.channels_at(4)
-        clamp = config.conv_clamp
-        self.from_image = Conv(config.channels, config.channels_at(config.resolution), 1, clamp=clamp)
+        width = config.discriminator_channels_at(4)
+        clamp, self.taps = config.judging_clamp, config.resample_filter
+        highest = config.discriminator_channels_at(config.resolution)
+        self.from_image = Conv(config.channels, highest, 1, clamp=clamp)
         resolutions = [config.resolution >> i for i in range(int(log2(config.resolution)) - 2)]
         self.blocks = nn.ModuleDict({f"{size}x{size}": DiscriminatorBlock(size, config) for size in resolutions})
+        skips = config.discriminator_architecture == "skip"
+        self.from_image_4x4 = Conv(config.channels, width, 1) if skips else None      # never clamped upstream
         self.group, self.extra = config.stddev_group, config.stddev_channels
         self.conv = Conv(width + self.extra, width, 3, clamp=clamp)
         self.dense = Dense(width * 16, width, active=True)
-        self.label_size = width if config.num_classes else 1
+        self.label_size = config.label_size if config.num_classes else 1
         self.head = Dense(width, self.label_size)
-        self.mapping = (
-            Mapping(0, config.num_classes, width, config.mapping_layers, config.mapping_rate)
-            if config.num_classes
-            else None
-        )
+        self.mapping = label_mapping(config) if config.num_classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.from_image(images)
         for block in self.blocks.values():
-            x = block(x)
+            x = block(x, images)
+            if self.from_image_4x4 is not None:
+                images = downsample(images, self.taps)
+        if self.from_image_4x4 is not None:
+            x = x + self.from_image_4x4(images)
         if self.extra:
             x = minibatch_stddev(x, self.group, self.extra)
         x = self.head(self.dense(self.conv(x).flatten(1)))
@@ -211,3 +236,17 @@ class Discriminator(nn.Module):
             x = (x * self.mapping(None, labels)).sum(1, keepdim=True) / sqrt(self.label_size)
         logits: Tensor = x
         return logits
+
+
+def label_mapping(config: DiscriminatorConfig) -> Mapping:
+    """Return the discriminator's mapping from labels to directions; what it has no setting for is the generator's."""
+    layers, rate = config.discriminator_mapping_layers, config.discriminator_mapping_rate
+    return Mapping(
+        0,
+        config.num_classes,
+        config.label_size,
+        config.mapping_layers if layers is None else layers,
+        config.mapping_rate if rate is None else rate,
+        embed=config.discriminator_embed,
+        width=config.discriminator_mapping_width,
+    )
