@@ -9,10 +9,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from zoo.model import ModelConfig
+from zoo_biggan.layers import Spectral
 
+WIDEST = 32_768                              # channels, at most: beyond, a file asks for memory that nobody has
 BOTTOM = 4                                   # height and width where the generator starts
 Block = tuple[bool, int, int]                # (resamples, channels in, channels out), channels in units of `width`
-Multiplier = Annotated[int, Field(ge=0, le=64)]
+Multiplier = Annotated[int, Field(ge=0, le=WIDEST)]
 Blocks = Annotated[
     tuple[Annotated[tuple[bool, Multiplier, Multiplier], Field(strict=False)], ...], Field(max_length=100)
 ]
@@ -63,9 +65,11 @@ def _sizes(blocks: tuple[Block, ...], start: int, factor: float = 2) -> list[int
     return [int(start * factor**times) for times in resampled]
 
 
-def _check_chain(name: str, blocks: tuple[Block, ...]) -> None:
+def _check_chain(name: str, blocks: tuple[Block, ...], width: int) -> None:
     if not blocks or blocks[-1][2] < 1:
         raise ValueError(f"{name} must hold at least one block, and each must give at least 1 unit of channels")
+    if (most := max(max(block[1:]) for block in blocks) * width) > WIDEST:
+        raise ValueError(f"{name} ask for {most} channels: {WIDEST} is the most")
     for i, (before, after) in enumerate(pairwise(blocks)):
         if before[2] != after[1] or before[2] < 1:
             raise ValueError(f"{name}: block {i} gives {before[2]} units of channels, block {i + 1} takes {after[1]}")
@@ -92,6 +96,28 @@ class BigGANConfig(ModelConfig):
         "linear", description="between two sets of statistics; swapped: weighted as in the released BigGAN-deep code"
     )
     spectral_generator: bool = Field(True, description="spectral norm in the generator; off: weights as they are")
+    spectral_discriminator: bool = Field(True, description="spectral norm in the discriminator")
+    spectral: Spectral = Field(
+        "refined",
+        description="what evaluation divides by: the norm after one more power iteration, as the authors' PyTorch code "
+        "does, or that of the stored vectors, as torch.nn.utils.spectral_norm does",
+    )
+    spare_channels: int = Field(
+        0, ge=0, le=4096, description="outputs of the last convolution beyond the image's: dropped, but in its norm"
+    )
+    discriminator_wide: bool = Field(
+        True, description="a plain block of the discriminator is as wide inside as its output; off: as its input"
+    )
+    deep_shortcut: Literal["partial", "convolution"] = Field(
+        "partial",
+        description="of a deep block: its channels are kept and what is added is learnt, as in the paper; or a 1x1 "
+        "convolution gives them all, and the discriminator pools before the last ReLU (StudioGAN)",
+    )
+    discriminator_rectified: bool = Field(
+        False, description="shortcuts of the discriminator start after the block's first ReLU: one that works in place"
+    )
+    discriminator_batch_norm: bool = Field(False, description="batch norm in the blocks of a plain discriminator")
+    projection: bool = Field(True, description="the logit depends on the class, by the product with its embedding")
     orthogonal: float = Field(1e-4, ge=0, le=1, description="weight of orthogonal regularisation of the generator")
     generator_blocks: Blocks | None = Field(
         None, strict=False, description="own blocks (upsamples, channels in, out), channels in units of width"
@@ -129,7 +155,7 @@ class BigGANConfig(ModelConfig):
         return self
 
     def _check_generator(self) -> None:
-        _check_chain("generator_blocks", self.up)
+        _check_chain("generator_blocks", self.up, self.width)
         if self.up[0][1] < 1:
             raise ValueError("generator_blocks: the first block needs at least 1 unit of channels in")
         if _sizes(self.up, BOTTOM)[-1] != self.resolution:
@@ -143,12 +169,14 @@ class BigGANConfig(ModelConfig):
             raise ValueError(f"latent {self.latent_size} does not split into {slots} equal parts; {near} does")
 
     def _check_discriminator(self) -> None:
-        _check_chain("discriminator_blocks", self.down)
+        _check_chain("discriminator_blocks", self.down, self.width)
         if (self.down[0][1] == 0) == self.deep:
             wanted = "at least 1 (the stem's channels) when deep" if self.deep else "0 (the image)"
             raise ValueError(f"discriminator_blocks: channels in of the first block must be {wanted}")
         if 2 ** sum(down for down, _, _ in self.down) > self.resolution:
             raise ValueError(f"discriminator_blocks halve {self.resolution} pixels too often")
+        if self.deep and self.discriminator_batch_norm:
+            raise ValueError("discriminator_batch_norm: a deep discriminator has no batch norm")
         if self.deep and any(out < into for _, into, out in self.down):
             raise ValueError("discriminator_blocks of a deep BigGAN may keep or raise the channels, not lower them")
 
@@ -163,6 +191,16 @@ class BigGANConfig(ModelConfig):
         """The discriminator's blocks."""
         own = self.discriminator_blocks
         return paper_discriminator(self.resolution, self.deep) if own is None else own
+
+    @property
+    def spectral_up(self) -> Spectral | None:
+        """The generator's spectral norm."""
+        return self.spectral if self.spectral_generator else None
+
+    @property
+    def spectral_down(self) -> Spectral | None:
+        """The discriminator's spectral norm."""
+        return self.spectral if self.spectral_discriminator else None
 
     @property
     def latent_size(self) -> int:

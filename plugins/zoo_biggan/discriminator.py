@@ -7,50 +7,83 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo_biggan.config import BigGANConfig
-from zoo_biggan.layers import SelfAttention, SNConv2d, SNEmbedding, SNLinear, orthogonal_
+from zoo_biggan.layers import SelfAttention, conv, embedding, linear, orthogonal_
 
 
 class Down(nn.Module):
-    """Two 3x3 convolutions and a shortcut, both halved by average pooling; the first block takes the image as it is."""
+    """Two 3x3 convolutions and a shortcut, both halved by average pooling; the first block takes the image as it is.
 
-    def __init__(self, inputs: int, outputs: int, downsample: bool, first: bool):
+    With batch norm there is one before each ReLU and one in a shortcut that has a convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, downsample: bool, first: bool, config: BigGANConfig):
         super().__init__()
-        self.downsample, self.first = downsample, first
-        self.conv1 = SNConv2d(inputs, outputs, 3)
-        self.conv2 = SNConv2d(outputs, outputs, 3)
+        self.downsample, self.first, self.rectified = downsample, first, config.discriminator_rectified
+        spectral, inner = config.spectral_down, outputs if config.discriminator_wide else inputs
+        self.conv1 = conv(inputs, inner, 3, spectral=spectral)
+        self.conv2 = conv(inner, outputs, 3, spectral=spectral)
         plain = inputs == outputs and not downsample
-        self.shortcut = nn.Identity() if plain else SNConv2d(inputs, outputs, 1)
+        self.shortcut = nn.Identity() if plain else conv(inputs, outputs, 1, spectral=spectral)
+
+        def norm(channels: int, there: bool = True) -> nn.Module:
+            normed = config.discriminator_batch_norm and there
+            return nn.BatchNorm2d(channels, config.norm_eps) if normed else nn.Identity()
+
+        self.norm1, self.norm2, self.norm_shortcut = norm(inputs, not first), norm(inner), norm(inputs, not plain)
 
     def forward(self, x: Tensor) -> Tensor:
-        h: Tensor = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
-        if self.downsample:
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)          # pooling and a 1x1 convolution commute
-        x = self.shortcut(x)
-        return x + h
+        h: Tensor = x if self.first else F.relu(self.norm1(x))
+        x = self._skip(h if self.rectified else x)
+        h = self.conv2(F.relu(self.norm2(self.conv1(h))))
+        return x + self._shrink(h)
+
+    def _skip(self, x: Tensor) -> Tensor:
+        # Pooling commutes with a 1x1 convolution, but not with what a norm measures: the image is pooled before.
+        x = self.norm_shortcut(self._shrink(x)) if self.first else self._shrink(self.norm_shortcut(x))
+        out: Tensor = self.shortcut(x)
+        return out
+
+    def _shrink(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2) if self.downsample else x
 
 
 class DeepDown(nn.Module):
-    """A bottleneck of four convolutions; the shortcut keeps its channels and learns only the ones that are added."""
+    """A bottleneck of four convolutions; the shortcut keeps its channels and learns only the ones that are added.
 
-    def __init__(self, inputs: int, outputs: int, downsample: bool):
+    With config.deep_shortcut = "convolution" it learns all of them, wherever the shape changes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, downsample: bool, config: BigGANConfig):
         super().__init__()
-        self.downsample = downsample
-        inner = max(1, outputs // 4)
-        self.conv1 = SNConv2d(inputs, inner, 1)
-        self.conv2 = SNConv2d(inner, inner, 3)
-        self.conv3 = SNConv2d(inner, inner, 3)
-        self.conv4 = SNConv2d(inner, outputs, 1)
-        self.shortcut = SNConv2d(inputs, outputs - inputs, 1) if outputs > inputs else None
+        self.downsample, self.rectified = downsample, config.discriminator_rectified
+        self.added = config.deep_shortcut == "partial"
+        spectral, inner = config.spectral_down, max(1, outputs // 4)
+        self.conv1 = conv(inputs, inner, 1, spectral=spectral)
+        self.conv2 = conv(inner, inner, 3, spectral=spectral)
+        self.conv3 = conv(inner, inner, 3, spectral=spectral)
+        self.conv4 = conv(inner, outputs, 1, spectral=spectral)
+        learns = outputs > inputs or (downsample and not self.added)
+        learnt = outputs - inputs if self.added else outputs
+        self.shortcut = conv(inputs, learnt, 1, spectral=spectral) if learns else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h: Tensor = self.conv2(F.relu(self.conv1(F.relu(x))))
-        h = F.relu(self.conv3(F.relu(h)))
-        if self.downsample:
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        if self.shortcut is not None:
-            x = torch.cat([x, self.shortcut(x)], 1)
+        h = F.relu(x)
+        x = self._skip(h if self.rectified else x)
+        h = self.conv3(F.relu(self.conv2(F.relu(self.conv1(h)))))
+        # A maximum and a mean do not commute: which comes first is part of the variant.
+        h = self._shrink(F.relu(h)) if self.added else F.relu(self._shrink(h))
         h = self.conv4(h)
         return x + h
+
+    def _skip(self, x: Tensor) -> Tensor:
+        x = self._shrink(x)
+        if self.shortcut is None:
+            return x
+        learnt: Tensor = self.shortcut(x)
+        return torch.cat([x, learnt], 1) if self.added else learnt
+
+    def _shrink(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2) if self.downsample else x
 
 
 class Discriminator(nn.Module):
@@ -62,20 +95,23 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: BigGANConfig):
         super().__init__()
-        width, down = config.width, config.down
-        self.stem = SNConv2d(config.channels, down[0][1] * width, 3) if config.deep else None
+        spectral, width, down = config.spectral_down, config.width, config.down
+        self.stem = conv(config.channels, down[0][1] * width, 3, spectral=spectral) if config.deep else None
         self.blocks = nn.ModuleList()
         for i, (shrinks, a, b) in enumerate(down):
             inputs = a * width or config.channels
             self.blocks.append(
-                DeepDown(inputs, b * width, shrinks) if config.deep else Down(inputs, b * width, shrinks, first=i == 0)
+                DeepDown(inputs, b * width, shrinks, config)
+                if config.deep
+                else Down(inputs, b * width, shrinks, i == 0, config)
             )
         self.attention = nn.ModuleDict(
-            {str(i): SelfAttention(down[i][2] * width, spectral=True) for i in config.attention_down}
+            {str(i): SelfAttention(down[i][2] * width, spectral) for i in config.attention_down}
         )
         last = down[-1][2] * width
-        self.linear = SNLinear(last, 1)
-        self.embedding = SNEmbedding(config.num_classes, last) if config.num_classes else None
+        self.linear = linear(last, 1, spectral=spectral)
+        classes = config.num_classes if config.projection else 0
+        self.embedding = embedding(classes, last, spectral=spectral) if classes else None
         orthogonal_(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

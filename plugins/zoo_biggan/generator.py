@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo_biggan.config import BOTTOM, BigGANConfig
-from zoo_biggan.layers import ConditionalNorm, Embedding, PlainNorm, SelfAttention, conv, linear, orthogonal_
+from zoo_biggan.layers import (
+    ConditionalNorm,
+    Embedding,
+    PlainNorm,
+    SelfAttention,
+    SNConv2d,
+    Spectral,
+    conv,
+    linear,
+    orthogonal_,
+)
 
 Norm = Callable[[int], nn.Module]            # channels -> a norm called with (x, condition, psi)
 
@@ -17,7 +28,7 @@ Norm = Callable[[int], nn.Module]            # channels -> a norm called with (x
 class Up(nn.Module):
     """Two 3x3 convolutions, each after a conditional norm, and a shortcut; upsamples before the first."""
 
-    def __init__(self, inputs: int, outputs: int, upsample: bool, norm: Norm, spectral: bool):
+    def __init__(self, inputs: int, outputs: int, upsample: bool, norm: Norm, spectral: Spectral | None):
         super().__init__()
         self.upsample = upsample
         self.norm1, self.norm2 = norm(inputs), norm(outputs)
@@ -40,9 +51,14 @@ class Up(nn.Module):
 
 
 class DeepUp(nn.Module):
-    """A bottleneck of four convolutions at a quarter of the channels; the shortcut drops the last channels."""
+    """A bottleneck of four convolutions at a quarter of the channels; the shortcut drops the last channels.
 
-    def __init__(self, inputs: int, outputs: int, upsample: bool, norm: Norm, spectral: bool):
+    With `learnt` the shortcut is a 1x1 convolution instead.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, upsample: bool, norm: Norm, spectral: Spectral | None, *, learnt: bool = False
+    ):
         super().__init__()
         self.upsample, self.outputs = upsample, outputs
         inner = max(1, inputs // 4)
@@ -51,11 +67,12 @@ class DeepUp(nn.Module):
         self.conv2 = conv(inner, inner, 3, spectral=spectral)
         self.conv3 = conv(inner, inner, 3, spectral=spectral)
         self.conv4 = conv(inner, outputs, 1, spectral=spectral)
+        self.shortcut = conv(inputs, outputs, 1, spectral=spectral) if learnt else None
 
     def forward(self, x: Tensor, condition: Tensor | None, psi: float) -> Tensor:
         h: Tensor = self.conv1(F.relu(self.norm1(x, condition, psi)))
         h = F.relu(self.norm2(h, condition, psi))
-        x = x[:, : self.outputs]
+        x = x[:, : self.outputs] if self.shortcut is None else self.shortcut(x)
         if self.upsample:
             h, x = F.interpolate(h, scale_factor=2), F.interpolate(x, scale_factor=2)
         h = self.conv3(F.relu(self.norm3(self.conv2(h), condition, psi)))
@@ -68,7 +85,7 @@ class Generator(nn.Module):
 
     def __init__(self, config: BigGANConfig):
         super().__init__()
-        spectral, width, up = config.spectral_generator, config.width, config.up
+        spectral, width, up = config.spectral_up, config.width, config.up
         shared = bool(config.num_classes and config.embedding)
         classes = config.embedding if shared else config.num_classes     # size of the class part of a condition
         self.embedding = Embedding(config.num_classes, config.embedding) if shared else None
@@ -80,16 +97,21 @@ class Generator(nn.Module):
         def norm(channels: int) -> nn.Module:
             kept = (channels, config.norm_eps, config.statistics, config.interpolation == "swapped")
             # Without a shared embedding the norms hold tables of gains, looked up: spectral norm does not apply.
-            return ConditionalNorm(*kept, size, spectral and (shared or not classes)) if size else PlainNorm(*kept)
+            looked_up = bool(classes) and not shared
+            return ConditionalNorm(*kept, size, None if looked_up else spectral) if size else PlainNorm(*kept)
 
         self.start = up[0][1] * width
         self.linear = linear(head, self.start * BOTTOM * BOTTOM, spectral=spectral)
-        block = DeepUp if config.deep else Up
+        block = partial(DeepUp, learnt=config.deep_shortcut == "convolution") if config.deep else Up
         self.blocks = nn.ModuleList(block(a * width, b * width, grows, norm, spectral) for grows, a, b in up)
         self.attention = nn.ModuleDict({str(i): SelfAttention(up[i][2] * width, spectral) for i in config.attention_up})
         last = up[-1][2] * width
         self.norm = PlainNorm(last, config.norm_eps, config.statistics, config.interpolation == "swapped")
-        self.to_image = conv(last, config.channels, 3, spectral=spectral)
+        if spectral is not None and config.spare_channels:
+            outputs, stored = config.channels + config.spare_channels, spectral == "stored"
+            self.to_image: nn.Conv2d = SNConv2d(last, outputs, 3, stored=stored, used=config.channels)
+        else:
+            self.to_image = conv(last, config.channels, 3, spectral=spectral)
         orthogonal_(self)
 
     def forward(self, z: Tensor, labels: Tensor | None = None, psi: float = 1.0) -> Tensor:

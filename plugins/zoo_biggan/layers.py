@@ -2,59 +2,100 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Spectral = Literal["refined", "stored"]      # what evaluation divides a weight by; see `spectral_norm`
 
-def spectral_norm(weight: Tensor, u: Tensor, update: bool) -> Tensor:
+
+def spectral_norm(weight: Tensor, u: Tensor, update: bool, v: Tensor | None = None) -> Tensor:
     """Return the weight over its largest singular value (Miyato et al., 2018, arXiv:1802.05957, section 2.1).
 
-    One power iteration from `u` refines the estimate, in evaluation too; `update` keeps it for the next call. The
-    estimate of u and v carries no gradient, and is written to `u` from fresh tensors, so that two forward passes may
-    precede one backward pass.
+    One power iteration from `u` refines the estimate, in evaluation too; `update` keeps it for the next call. With `v`
+    ("stored"), evaluation takes both vectors as they stand, which is what torch.nn.utils.spectral_norm does. The
+    estimate carries no gradient and is made of fresh tensors, so that two forward passes may precede one backward pass.
 
     Args:
         weight: [out, ...], read as a matrix [out, rest].
         u: [out], the left singular vector so far.
-        update: overwrite `u` by the refined vector.
+        update: overwrite `u`, and `v`, by the refined vectors.
+        v: [rest], the right singular vector so far, where it is kept.
     """
     with torch.autocast(weight.device.type, enabled=False):
         matrix = weight.flatten(1).float()
         with torch.no_grad():
-            right = F.normalize(u.float() @ matrix, dim=0)
-            left = F.normalize(matrix @ right, dim=0)
-            if update:
-                u.copy_(left)
+            if v is None or update:
+                left, right = _iterate(matrix, u, v, update)
+            else:
+                left, right = u.float().clone(), v.float().clone()
         sigma = left @ (matrix @ right)
         return weight / sigma.to(weight.dtype)
+
+
+def _iterate(matrix: Tensor, u: Tensor, v: Tensor | None, update: bool) -> tuple[Tensor, Tensor]:
+    """Return both singular vectors after one more power iteration; `update` writes them back."""
+    right = F.normalize(u.float() @ matrix, dim=0)
+    left = F.normalize(matrix @ right, dim=0)
+    if update:
+        u.copy_(left)
+        if v is not None:
+            v.copy_(right)
+    return left, right
 
 
 def _start(size: int) -> Tensor:
     return F.normalize(torch.randn(size), dim=0)
 
 
+def _keep_vectors(layer: nn.Linear | nn.Conv2d | Embedding, stored: bool) -> None:
+    layer.register_buffer("u", _start(len(layer.weight)))
+    if stored:
+        layer.register_buffer("v", _start(layer.weight[0].numel()))
+
+
+def _normal(layer: nn.Linear | nn.Conv2d | Embedding) -> Tensor:
+    """Return a layer's weight over its spectral norm."""
+    v = layer.get_buffer("v") if hasattr(layer, "v") else None
+    return spectral_norm(layer.weight, layer.get_buffer("u"), layer.training, v)
+
+
 class SNLinear(nn.Linear):
     """A linear layer with spectral norm."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, *, stored: bool = False):
         super().__init__(inputs, outputs, bias)
-        self.register_buffer("u", _start(outputs))
+        _keep_vectors(self, stored)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, spectral_norm(self.weight, self.get_buffer("u"), self.training), self.bias)
+        return F.linear(x, _normal(self), self.bias)
 
 
 class SNConv2d(nn.Conv2d):
-    """A convolution with spectral norm that keeps the image's size."""
+    """A convolution with spectral norm that keeps the image's size.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True):
+    Of its outputs the first `used` are computed (None: all); the others have their share in the norm alone.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        bias: bool = True,
+        *,
+        stored: bool = False,
+        used: int | None = None,
+    ):
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
-        self.register_buffer("u", _start(outputs))
+        self.used = used
+        _keep_vectors(self, stored)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = spectral_norm(self.weight, self.get_buffer("u"), self.training)
-        return F.conv2d(x, weight, self.bias, padding=self.padding)
+        bias = self.bias if self.bias is None else self.bias[: self.used]
+        return F.conv2d(x, _normal(self)[: self.used], bias, padding=self.padding)
 
 
 class Embedding(nn.Module):
@@ -71,32 +112,41 @@ class Embedding(nn.Module):
 class SNEmbedding(Embedding):
     """A class embedding with spectral norm."""
 
-    def __init__(self, classes: int, size: int):
+    def __init__(self, classes: int, size: int, *, stored: bool = False):
         super().__init__(classes, size)
-        self.register_buffer("u", _start(classes))
+        _keep_vectors(self, stored)
 
     def forward(self, rows: Tensor) -> Tensor:
-        weight = spectral_norm(self.weight, self.get_buffer("u"), self.training)
-        return rows @ weight
+        return rows @ _normal(self)
 
 
-def linear(inputs: int, outputs: int, *, spectral: bool, bias: bool = True) -> nn.Linear:
+def linear(inputs: int, outputs: int, *, spectral: Spectral | None, bias: bool = True) -> nn.Linear:
     """Return a linear layer, with spectral norm or without."""
-    return SNLinear(inputs, outputs, bias) if spectral else nn.Linear(inputs, outputs, bias)
+    if spectral is None:
+        return nn.Linear(inputs, outputs, bias)
+    return SNLinear(inputs, outputs, bias, stored=spectral == "stored")
 
 
-def conv(inputs: int, outputs: int, kernel: int, *, spectral: bool, bias: bool = True) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, kernel: int, *, spectral: Spectral | None, bias: bool = True) -> nn.Conv2d:
     """Return a size-keeping convolution, with spectral norm or without."""
-    if spectral:
-        return SNConv2d(inputs, outputs, kernel, bias)
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    if spectral is None:
+        return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    return SNConv2d(inputs, outputs, kernel, bias, stored=spectral == "stored")
+
+
+def embedding(classes: int, size: int, *, spectral: Spectral | None) -> Embedding:
+    """Return a class embedding, with spectral norm or without."""
+    return Embedding(classes, size) if spectral is None else SNEmbedding(classes, size, stored=spectral == "stored")
 
 
 def orthogonal_(network: nn.Module) -> None:
-    """Make every weight orthogonal (Saxe et al., 2014, arXiv:1312.6120), every bias zero."""
+    """Make every weight orthogonal (Saxe et al., 2014, arXiv:1312.6120), every bias zero; fit stored vectors."""
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, Embedding)):
             nn.init.orthogonal_(module.weight)
+            if hasattr(module, "v"):
+                with torch.no_grad():
+                    _iterate(module.weight.flatten(1), module.get_buffer("u"), module.get_buffer("v"), update=True)
         if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
@@ -162,7 +212,7 @@ class PlainNorm(BatchNorm):
 class ConditionalNorm(BatchNorm):
     """Batch norm whose gain (around 1) and bias are linear in a condition [N, size] (Brock et al., 2019, Figure 15)."""
 
-    def __init__(self, channels: int, eps: float, rows: int, swapped: bool, size: int, spectral: bool):
+    def __init__(self, channels: int, eps: float, rows: int, swapped: bool, size: int, spectral: Spectral | None):
         super().__init__(channels, eps, rows, swapped)
         self.gain = linear(size, channels, spectral=spectral, bias=False)
         self.bias = linear(size, channels, spectral=spectral, bias=False)
@@ -176,7 +226,7 @@ class ConditionalNorm(BatchNorm):
 class SelfAttention(nn.Module):
     """x [N, C, H, W] plus gamma times attention, whose keys and values are 2x2 pooled (Zhang et al., 2019, SAGAN)."""
 
-    def __init__(self, channels: int, spectral: bool):
+    def __init__(self, channels: int, spectral: Spectral | None):
         super().__init__()
         inner, values = max(1, channels // 8), max(1, channels // 2)
         self.theta = conv(channels, inner, 1, spectral=spectral, bias=False)
