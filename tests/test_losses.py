@@ -9,8 +9,21 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.adversarial import (
+    DiscriminatorLoss,
+    adversarial_phases,
+    annealed,
+    fakes,
+    generator_loss,
+    r1_loss,
+    r2_loss,
+    with_adversarial,
+    without_penalties,
+)
 from zoo.losses import ADVERSARIAL, adversarial
-from zoo.penalties import clip_weights, gradient_penalty, orthogonality, path_lengths
+from zoo.noise import Noise
+from zoo.penalties import clip_weights, gradient_penalty, orthogonality, path_lengths, squared_gradient
+from zoo.recipe import Batch, Phase, Recipe, Terms
 
 REAL, FAKE = torch.tensor([[2.0], [-1.0]]), torch.tensor([[0.5], [-3.0]])
 
@@ -29,6 +42,7 @@ NONSATURATING = -(log(sigmoid(2)) + log(sigmoid(-1))) / 2 - (log(1 - sigmoid(0.5
         ("hinge", (0 + 2) / 2 + (1.5 + 0) / 2, 1.25),
         ("least_squares", 0.5 * ((1 + 4) / 2 + (0.25 + 9) / 2), 0.5 * (0.25 + 16) / 2),
         ("wasserstein", -1.25 - 0.5, 1.25),
+        ("relativistic", -(log(sigmoid(1.5)) + log(sigmoid(2))) / 2, -(log(sigmoid(0.5)) + log(sigmoid(-3))) / 2),
     ],
 )
 def test_adversarial_losses(name, discriminator, generator):
@@ -47,6 +61,22 @@ def test_each_side_pushes_the_logits_its_own_way(name):
     fake.grad = None
     loss.generator(fake).backward()
     assert (fake.grad < 0).all()
+
+
+def test_relativistic_pairing_judges_each_fake_against_its_own_real():
+    loss = adversarial("relativistic")
+    assert loss.paired
+    assert float(loss.discriminator(REAL, FAKE)) != pytest.approx(float(loss.discriminator(REAL.flip(0), FAKE)))
+    assert float(loss.discriminator(REAL + 7, FAKE + 7)) == pytest.approx(float(loss.discriminator(REAL, FAKE)))
+    # The game is symmetric: the generator minimises what the discriminator does, with reals and fakes exchanged.
+    assert torch.equal(loss.generator(FAKE - REAL), loss.discriminator(FAKE, REAL))
+
+
+def test_several_logits_for_an_image_count_as_so_many_more():
+    for loss in ADVERSARIAL.values():
+        rows, flat = (REAL.view(1, 2), FAKE.view(1, 2)), (REAL, FAKE)
+        assert torch.equal(loss.discriminator(*rows), loss.discriminator(*flat))
+        assert torch.equal(loss.generator(rows[1]), loss.generator(flat[1]))
 
 
 def test_large_logits_stay_finite():
@@ -83,6 +113,88 @@ def test_gradient_penalty_hands_the_labels_on():
     slopes = torch.tensor([1.0, 3.0])
     penalty = gradient_penalty(lambda x, labels: x.flatten(1).sum(1) * (labels @ slopes), torch.zeros(2, 1, 1, 1), rows)
     assert penalty.item() == pytest.approx((1 + 9) / 2)
+
+
+def test_squared_gradient_is_what_finite_differences_give():
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    images, step, total = torch.randn(3, 3, 2, 2, dtype=torch.float64), 1e-6, 0.0
+    for pixel in torch.eye(12, dtype=torch.float64).view(12, 3, 2, 2):
+        with torch.no_grad():
+            slopes = (critic(images + step * pixel) - critic(images - step * pixel)) / (2 * step)
+        total += float(slopes.square().sum()) / len(images)
+    images.requires_grad_(True)
+    assert float(squared_gradient(critic(images), images).detach()) == pytest.approx(total, rel=1e-5)
+    assert float(gradient_penalty(lambda x, labels: critic(x), images, None).detach()) == pytest.approx(total, rel=1e-5)
+
+
+@pytest.fixture
+def small(tiny):
+    """A tiny conditional model, and a batch of images for it."""
+    model = tiny("dcgan", num_classes=2).eval()      # batch statistics stand still, so that passes can be compared
+    labels = torch.eye(2).repeat(2, 1)
+    return model, lambda progress=0.0: Batch(torch.rand(4, 3, 16, 16) * 2 - 1, labels, Noise(1), progress)
+
+
+def test_the_discriminators_turn_may_hold_r1_and_r2(small):
+    model, batch = small
+    torch.manual_seed(0)
+    given = batch(0.5)
+    terms = DiscriminatorLoss(adversarial("relativistic"), gamma=(3.0, 1.0))(model, given).minimise
+    assert list(terms) == ["adversarial", "r1", "r2"]
+    assert not given.images.requires_grad
+    fake = fakes(model, Batch(given.images, given.labels, Noise(1))).detach()
+    for name, images in (("r1", given.images), ("r2", fake)):
+        penalty = gradient_penalty(model.discriminator, images, given.labels)
+        assert float(terms[name].detach()) == pytest.approx(0.5 * 2.0 * float(penalty.detach()), rel=1e-5)
+    for lazy, name in ((r1_loss(2.0), "r1"), (r2_loss(2.0), "r2")):
+        again = lazy(model, Batch(given.images, given.labels, Noise(1))).minimise[name]
+        assert float(again.detach()) == pytest.approx(float(terms[name].detach()), rel=1e-5)
+
+
+def test_a_schedule_runs_half_a_cosine():
+    assert [round(annealed(3.0, 1.0, share), 6) for share in (0.0, 0.25, 0.5, 1.0)] == [3.0, 2.707107, 2.0, 1.0]
+
+
+def test_the_relativistic_generator_sees_the_reals_of_its_batch(small):
+    model, batch = small
+    torch.manual_seed(0)
+    given = batch()
+    term = generator_loss(adversarial("relativistic"))(model, given).minimise["adversarial"]
+    fake = fakes(model, Batch(given.images, given.labels, Noise(1)))
+    on_fake, on_real = (model.discriminator(images, given.labels) for images in (fake, given.images))
+    term.backward()
+    assert float(term.detach()) == pytest.approx(float(nn.functional.softplus(on_real - on_fake).detach().mean()))
+    assert model.generator.head.weight.grad.abs().sum() > 0
+
+
+def test_any_recipe_takes_another_loss_and_loses_its_penalties():
+    def own(model, batch):
+        return Terms({"own": torch.zeros(())})
+
+    phases = (
+        *adversarial_phases(adversarial("relativistic"), gamma=(2.0, 0.2)),
+        Phase("r1", ("discriminator",), r1_loss(1.0), every=16),
+        Phase("own", ("generator",), own),
+    )
+    recipe = without_penalties(with_adversarial(Recipe(phases), adversarial("hinge")))
+    assert [phase.name for phase in recipe.phases] == ["discriminator", "generator", "own"]
+    assert phases[0].settings == {"loss": "relativistic", "gamma": 2.0, "final_gamma": 0.2}
+    assert [dict(phase.settings) for phase in recipe.phases] == [{"loss": "hinge"}, {"loss": "hinge"}, {}]
+    assert recipe.phases[0].loss == DiscriminatorLoss(adversarial("hinge"))
+    assert recipe.phases[2].loss is own
+
+
+@pytest.mark.parametrize("name", ["dcgan", "stylegan", "biggan"])
+def test_every_built_in_gan_takes_every_loss(name):
+    model = zoo.create(name, resolution=16, **({"width": 4} if name == "biggan" else {}))
+    for loss in ADVERSARIAL.values():
+        recipe = with_adversarial(model.recipe(), loss)
+        assert [phase.settings["loss"] for phase in recipe.phases if phase.name in ("discriminator", "generator")] == [
+            loss.name, loss.name,
+        ]  # fmt: skip
+        without = [phase.name for phase in without_penalties(recipe).phases]
+        assert without == [phase.name for phase in recipe.phases if phase.name != "r1"]
 
 
 def test_orthogonality_sees_only_what_is_off_the_diagonal():

@@ -1,21 +1,29 @@
-"""The phases that generative adversarial networks share, built from a loss and a way to make fakes."""
+"""The phases that generative adversarial networks share, built from a loss and a way to make fakes.
+
+The losses are data, like the phases that carry them: what they are made of can be read and replaced, so a recipe may
+be given another adversarial loss (`with_adversarial`) or lose its penalties (`without_penalties`) from outside. A
+plugin's own loss takes part in it as a dataclass with a field `adversarial` or `gamma`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, is_dataclass, replace
+from math import cos, pi
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from zoo.losses import Adversarial
-from zoo.penalties import gradient_penalty
-from zoo.recipe import Batch, Loss, Phase, Terms
+from zoo.penalties import gradient_penalty, squared_gradient
+from zoo.recipe import Batch, Loss, Phase, Recipe, Terms
 
 if TYPE_CHECKING:
     from zoo.model import Model
 
 Fakes = Callable[["Model", Batch], Tensor]     # (model, batch) -> images [N, C, H, W] made by the live generator
+NO_PENALTY = (0.0, 0.0)
 
 
 def fakes(model: Model, batch: Batch) -> Tensor:
@@ -24,51 +32,159 @@ def fakes(model: Model, batch: Batch) -> Tensor:
     return images
 
 
-def discriminator_loss(loss: Adversarial, make: Fakes = fakes) -> Loss:
-    """Return the discriminator's loss on reals and fakes; watches both means, which tell who is winning."""
+@dataclass(frozen=True)
+class DiscriminatorLoss:
+    """The discriminator's loss on reals and fakes; watches both means, which tell who is winning.
 
-    def minimise(model: Model, batch: Batch) -> Terms:
+    With `gamma`, R1 and R2 are part of the same step (Mescheder et al., 2018, arXiv:1801.04406, eq. 9): gamma / 2
+    times the squared gradient on reals plus that on fakes, from the logits that are there already.
+    """
+
+    adversarial: Adversarial
+    make: Fakes = fakes
+    gamma: tuple[float, float] = NO_PENALTY      # as training begins and ends, half a cosine between
+
+    def __call__(self, model: Model, batch: Batch) -> Terms:
+        gamma = annealed(*self.gamma, batch.progress)
         with torch.no_grad():
-            fake = make(model, batch)
+            fake = self.make(model, batch)
+        real = batch.images.detach()
+        if gamma:
+            real, fake = real.requires_grad_(True), fake.requires_grad_(True)
         discriminator = model.get_submodule("discriminator")
-        on_real = discriminator(batch.images, batch.labels).float()
+        on_real = discriminator(real, batch.labels).float()
         on_fake = discriminator(fake, batch.labels).float()
         watch = {
             "logits_real": on_real.detach().mean(),
             "logits_fake": on_fake.detach().mean(),
             "sign_real": on_real.detach().sign().mean(),      # ADA's overfitting measure r_t (Karras 2020a, eq. 1)
         }
-        return Terms({"adversarial": loss.discriminator(on_real, on_fake)}, watch)
+        terms = {"adversarial": self.adversarial.discriminator(on_real, on_fake)}
+        if gamma:
+            terms["r1"] = 0.5 * gamma * squared_gradient(on_real, real)
+            terms["r2"] = 0.5 * gamma * squared_gradient(on_fake, fake)
+        return Terms(terms, watch)
 
-    return minimise
+
+@dataclass(frozen=True)
+class GeneratorLoss:
+    """The generator's loss."""
+
+    adversarial: Adversarial
+    make: Fakes = fakes
+
+    def __call__(self, model: Model, batch: Batch) -> Terms:
+        return Terms({"adversarial": deceives(self.adversarial, model, self.make(model, batch), batch)})
+
+
+@dataclass(frozen=True)
+class R1Loss:
+    """gamma / 2 times the R1 penalty: the discriminator's squared gradient on reals."""
+
+    gamma: float
+
+    def __call__(self, model: Model, batch: Batch) -> Terms:
+        penalty = gradient_penalty(model.get_submodule("discriminator"), batch.images, batch.labels)
+        return Terms({"r1": 0.5 * self.gamma * penalty}, {"gradient": penalty.detach()})
+
+
+@dataclass(frozen=True)
+class R2Loss:
+    """gamma / 2 times the R2 penalty: the discriminator's squared gradient on fakes."""
+
+    gamma: float
+    make: Fakes = fakes
+
+    def __call__(self, model: Model, batch: Batch) -> Terms:
+        with torch.no_grad():
+            fake = self.make(model, batch)
+        penalty = gradient_penalty(model.get_submodule("discriminator"), fake, batch.labels)
+        return Terms({"r2": 0.5 * self.gamma * penalty}, {"gradient": penalty.detach()})
+
+
+def deceives(adversarial: Adversarial, model: Model, fake: Tensor, batch: Batch) -> Tensor:
+    """Return the generator's side of a loss for its fakes, one for each image of the batch: a scalar to minimise."""
+    discriminator = model.get_submodule("discriminator")
+    logits: Tensor = discriminator(fake, batch.labels).float()
+    if adversarial.paired:
+        with torch.no_grad():
+            on_real = discriminator(batch.images, batch.labels).float()
+        logits = logits - on_real
+    return adversarial.generator(logits)
+
+
+def annealed(first: float, last: float, progress: float) -> float:
+    """Return a value between the first and the last, half a cosine along the training."""
+    return last + (first - last) * 0.5 * (1 + cos(pi * progress))
+
+
+def discriminator_loss(loss: Adversarial, make: Fakes = fakes) -> Loss:
+    """Return the discriminator's loss on reals and fakes."""
+    return DiscriminatorLoss(loss, make)
 
 
 def generator_loss(loss: Adversarial, make: Fakes = fakes) -> Loss:
     """Return the generator's loss."""
-
-    def minimise(model: Model, batch: Batch) -> Terms:
-        logits = model.get_submodule("discriminator")(make(model, batch), batch.labels)
-        return Terms({"adversarial": loss.generator(logits.float())})
-
-    return minimise
+    return GeneratorLoss(loss, make)
 
 
 def r1_loss(gamma: float) -> Loss:
     """Return gamma / 2 times the R1 penalty: the discriminator's squared gradient on reals."""
+    return R1Loss(gamma)
 
-    def minimise(model: Model, batch: Batch) -> Terms:
-        penalty = gradient_penalty(model.get_submodule("discriminator"), batch.images, batch.labels)
-        return Terms({"r1": 0.5 * gamma * penalty}, {"gradient": penalty.detach()})
 
-    return minimise
+def r2_loss(gamma: float, make: Fakes = fakes) -> Loss:
+    """Return gamma / 2 times the R2 penalty: the discriminator's squared gradient on fakes."""
+    return R2Loss(gamma, make)
 
 
 def adversarial_phases(
-    loss: Adversarial, *, make: Fakes = fakes, generator_rate: float = 1.0, discriminator_rate: float = 1.0
+    loss: Adversarial,
+    *,
+    make: Fakes = fakes,
+    generator_rate: float = 1.0,
+    discriminator_rate: float = 1.0,
+    gamma: tuple[float, float] = NO_PENALTY,
 ) -> tuple[Phase, ...]:
-    """Return the two phases of a plain GAN: the discriminator's turn, then the generator's."""
-    judge, make_fakes = discriminator_loss(loss, make), generator_loss(loss, make)
+    """Return the two phases of a plain GAN: the discriminator's turn, then the generator's.
+
+    Args:
+        gamma: of R1 and R2 within the discriminator's turn, as training begins and ends.
+    """
+    judge = DiscriminatorLoss(loss, make, gamma)
+    settings: dict[str, float | str] = {"loss": loss.name}
+    penalised = {**settings, "gamma": gamma[0], "final_gamma": gamma[1]} if gamma != NO_PENALTY else settings
     return (
-        Phase("discriminator", ("discriminator",), judge, rate=discriminator_rate, settings={"loss": loss.name}),
-        Phase("generator", ("generator",), make_fakes, rate=generator_rate, settings={"loss": loss.name}),
+        Phase("discriminator", ("discriminator",), judge, rate=discriminator_rate, settings=penalised),
+        Phase("generator", ("generator",), GeneratorLoss(loss, make), rate=generator_rate, settings=settings),
     )
+
+
+def with_adversarial(recipe: Recipe, loss: Adversarial) -> Recipe:
+    """Return the recipe with another adversarial loss, in every phase whose loss says which one it uses."""
+    return replace(recipe, phases=tuple(
+        _with(phase, adversarial=loss, settings={"loss": loss.name}) if _has(phase.loss, "adversarial") else phase
+        for phase in recipe.phases
+    ))  # fmt: skip
+
+
+def without_penalties(recipe: Recipe) -> Recipe:
+    """Return the recipe without gradient penalties: phases of R1 or R2 alone are left out, others lose that part."""
+    kept = []
+    for phase in recipe.phases:
+        if isinstance(phase.loss, R1Loss | R2Loss):
+            continue
+        if _has(phase.loss, "gamma"):
+            settings = {name: value for name, value in phase.settings.items() if not name.endswith("gamma")}
+            phase = replace(_with(phase, gamma=NO_PENALTY), settings=settings)
+        kept.append(phase)
+    return replace(recipe, phases=tuple(kept))
+
+
+def _has(loss: Loss, name: str) -> bool:
+    return is_dataclass(loss) and name in {field.name for field in fields(loss)}
+
+
+def _with(phase: Phase, *, settings: dict[str, float | str] | None = None, **changes: Any) -> Phase:
+    loss: Any = phase.loss
+    return replace(phase, loss=replace(loss, **changes), settings={**phase.settings, **(settings or {})})

@@ -1,7 +1,8 @@
 """Adversarial losses on raw logits [N, 1]: pure functions, each with its paper and equation.
 
 A loss is a pair: what the discriminator minimises, given logits of reals and fakes, and what the generator minimises,
-given logits of its fakes.
+given logits of its fakes. Where these pair each fake with a real, the generator is given how far the fake leads.
+Several logits for an image [N, K] count as so many more: every loss is the mean over all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class Adversarial(NamedTuple):
 
     name: str
     discriminator: Callable[[Tensor, Tensor], Tensor]    # (real logits, fake logits) -> scalar
-    generator: Callable[[Tensor], Tensor]                # (fake logits) -> scalar
+    generator: Callable[[Tensor], Tensor]                # (fake logits; fake minus real ones where paired) -> scalar
+    paired: bool = False                                 # relativistic: a fake is judged against its batch's real
 
 
 def nonsaturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -58,11 +60,21 @@ def wasserstein_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     return fake.mean() - real.mean()
 
 
+def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigmoid(D(x) - D(G(z))) (RpGAN; Jolicoeur-Martineau, 2018, arXiv:1807.00734, section 4.1).
+
+    Each fake is paired with the real of its row; the generator minimises the same with the two exchanged, which is
+    `nonsaturating_generator` of D(G(z)) - D(x).
+    """
+    return softplus(fake - real).mean()
+
+
 ADVERSARIAL: dict[str, Adversarial] = {
     "nonsaturating": Adversarial("nonsaturating", nonsaturating_discriminator, nonsaturating_generator),
     "hinge": Adversarial("hinge", hinge_discriminator, critic_generator),
     "least_squares": Adversarial("least_squares", least_squares_discriminator, least_squares_generator),
     "wasserstein": Adversarial("wasserstein", wasserstein_discriminator, critic_generator),
+    "relativistic": Adversarial("relativistic", relativistic_discriminator, nonsaturating_generator, paired=True),
 }
 
 

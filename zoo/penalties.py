@@ -16,7 +16,14 @@ def gradient_penalty(critic: Critic, images: Tensor, labels: Tensor | None) -> T
     On real images, times gamma / 2, this is R1; on fakes R2 (Mescheder et al., 2018, arXiv:1801.04406, eq. 9).
     """
     images = images.detach().requires_grad_(True)
-    logits = critic(images, labels)
+    return squared_gradient(critic(images, labels), images)
+
+
+def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
+    """Return E[ ||d logits / d images||^2 ] of logits that were computed from images [N, C, H, W] that need it.
+
+    As `gradient_penalty`, for a turn that has the logits already.
+    """
     (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
     return gradient.float().square().sum(dim=(1, 2, 3)).mean()
 

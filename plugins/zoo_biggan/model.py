@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import erf, sqrt
 from typing import ClassVar, Self
 
@@ -11,11 +12,11 @@ from torch.nn.functional import one_hot
 
 from zoo.adversarial import discriminator_loss, generator_loss
 from zoo.errors import ConfigError
-from zoo.losses import adversarial
+from zoo.losses import Adversarial, adversarial
 from zoo.model import Model, ModelConfig
 from zoo.noise import Noise, key
 from zoo.penalties import orthogonality
-from zoo.recipe import Batch, Loss, Phase, Recipe, Terms
+from zoo.recipe import Batch, Phase, Recipe, Terms
 from zoo_biggan.config import BigGANConfig
 from zoo_biggan.discriminator import Discriminator
 from zoo_biggan.generator import Generator
@@ -59,10 +60,11 @@ class BigGAN(Model):
         The paper's rates (5e-5 and 2e-4) belong to its batch of 2048; the generator's is kept at a quarter of the
         discriminator's.
         """
+        hinge = adversarial("hinge")
         return Recipe(
             phases=(
-                Phase("discriminator", ("discriminator",), discriminator_loss(adversarial("hinge"))),
-                Phase("generator", ("generator",), generator_turn(self.config.orthogonal), rate=0.25),
+                Phase("discriminator", ("discriminator",), discriminator_loss(hinge)),
+                Phase("generator", ("generator",), GeneratorTurn(hinge, self.config.orthogonal), rate=0.25),
             ),
             averaged=("generator",),
             critics=("discriminator",),
@@ -127,18 +129,19 @@ class BigGAN(Model):
         return [norm.latest() for norm in norms]
 
 
-def generator_turn(strength: float) -> Loss:
-    """Return the generator's hinge loss plus orthogonal regularisation of every weight but the shared embedding."""
-    hinge = generator_loss(adversarial("hinge"))
+@dataclass(frozen=True)
+class GeneratorTurn:
+    """The generator's adversarial loss plus orthogonal regularisation of every weight but the shared embedding."""
 
-    def minimise(model: Model, batch: Batch) -> Terms:
-        terms = hinge(model, batch)
-        if not strength:
+    adversarial: Adversarial
+    strength: float
+
+    def __call__(self, model: Model, batch: Batch) -> Terms:
+        terms = generator_loss(self.adversarial)(model, batch)
+        if not self.strength:
             return terms
         named = model.get_submodule("generator").named_parameters()
         weights: list[Tensor] = [weight for name, weight in named if weight.ndim > 1 and name != "embedding.weight"]
         with torch.autocast(weights[0].device.type, enabled=False):
             penalty = orthogonality(weights)
-        return Terms({**terms.minimise, "orthogonal": strength * penalty}, terms.watch)
-
-    return minimise
+        return Terms({**terms.minimise, "orthogonal": self.strength * penalty}, terms.watch)

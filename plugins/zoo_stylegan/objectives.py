@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from zoo.adversarial import Fakes, discriminator_loss, r1_loss
-from zoo.losses import adversarial
+from zoo.adversarial import Fakes, deceives, discriminator_loss, r1_loss
+from zoo.losses import Adversarial, adversarial
 from zoo.model import Model
 from zoo.penalties import path_lengths
 from zoo.recipe import Batch, Loss, Phase, Terms
@@ -50,18 +51,18 @@ def mixed_fakes(mixing: float) -> Fakes:
     return make
 
 
-def generator_loss(mixing: float) -> Loss:
-    """Return the non-saturating loss; watches the batch's mean style for the average that truncation uses."""
-    loss = adversarial("nonsaturating")
+@dataclass(frozen=True)
+class GeneratorLoss:
+    """The generator's adversarial loss; watches the batch's mean style for the average that truncation uses."""
 
-    def minimise(model: Model, batch: Batch) -> Terms:
+    adversarial: Adversarial
+    mixing: float
+
+    def __call__(self, model: Model, batch: Batch) -> Terms:
         stylegan = cast("StyleGAN", model)
-        w, mixed = styles(stylegan, batch, mixing)
+        w, mixed = styles(stylegan, batch, self.mixing)
         fake = stylegan.generator.synthesis(mixed, stylegan.generator.random_noise(len(batch), batch.noise))
-        logits = stylegan.discriminator(fake, batch.labels).float()
-        return Terms({"adversarial": loss.generator(logits)}, {"w": w.detach().float().mean(0)})
-
-    return minimise
+        return Terms({"adversarial": deceives(self.adversarial, model, fake, batch)}, {"w": w.detach().float().mean(0)})
 
 
 def move_w_average(model: Model, watched: Mapping[str, Tensor]) -> None:
@@ -95,7 +96,7 @@ def phases(
     loss = adversarial("nonsaturating")
     generator, discriminator = ("generator",), ("discriminator",)
     named: dict[str, float | str] = {"loss": loss.name, "mixing": mixing}
-    turns = [Phase("generator", generator, generator_loss(mixing), after=move_w_average, settings=named)]
+    turns = [Phase("generator", generator, GeneratorLoss(loss, mixing), after=move_w_average, settings=named)]
     if path_weight > 0:
         path = path_length_loss(path_weight, 2)
         turns.append(
