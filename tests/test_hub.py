@@ -12,7 +12,8 @@ from hub_server import OWNER_TOKEN, READER_TOKEN, git_oid, running_hub  # noqa: 
 
 import zoo.hub
 from zoo.errors import HubError
-from zoo.hub import Repo, fetch, upload
+from zoo.hub import fetch, upload
+from zoo.repositories import Repo
 
 WEIGHTS = bytes(range(256)) * 64
 

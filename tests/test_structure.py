@@ -16,11 +16,14 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 # From the ground up: a module imports from its own floor and those below, also inside functions.
 # A name stands for the module or the package with everything in it, unless a longer name says otherwise.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "versions", "markdown", "memory"),                            # words
-    ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "snapshots", "launch"),
+    ("errors", "versions", "markdown", "memory", "licences"),                           # words
+    ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "repositories", "snapshots",
+     "launch"),
     ("recipe", "losses", "discovery"),                                       # training as data; what is installed
     ("model", "adversarial", "registry", "data", "hub"),                     # what the verbs work on
     ("cards", "weights"),
+    ("conversion",),                                                         # foreign checkpoints
+    ("conversion_cache",),
     ("loading",),                                                            # from a name to a model
     ("transfer", "training", "metrics"),
     ("evaluation", "publishing"),

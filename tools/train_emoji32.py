@@ -108,7 +108,7 @@ def install(name: str, run: Run) -> None:
     for path, samples in ((folder / "README.md", None), (ROOT / "model_cards" / f"{title}.md", f"{title}.png")):
         card = render(shipped, samples=samples, **facts)
         path.write_text(card.replace("dir:PATH_OF_THIS_FOLDER", title))
-    write_manifest(folder, golden_hash(shipped))
+    write_manifest(folder, *golden_hash(shipped))
     print(folder, (folder / "model.safetensors").stat().st_size, found, sep="\n")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo import losses, testing
+    from zoo.conversion import convert
     from zoo.errors import ZooError
     from zoo.evaluation import Evaluation, evaluate
     from zoo.loading import create, load, save
@@ -34,6 +35,7 @@ __all__ = [
     "Weights",
     "ZooError",
     "__version__",
+    "convert",
     "create",
     "evaluate",
     "finetune",
@@ -52,6 +54,7 @@ __all__ = [
 _HOME = {
     "list_architectures": "zoo.registry",
     "list_models": "zoo.registry",
+    "convert": "zoo.conversion",
     "create": "zoo.loading",
     "load": "zoo.loading",
     "save": "zoo.loading",

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from zoo.licences import non_commercial
 from zoo.markdown import Ready, code, escape
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _limitations(model: Model, license_: str, values: Mapping[str, float]) -> li
     lines = ["The images follow the training data, its gaps and its biases; they can resemble single training images."]
     if not values:
         lines.append("How good the images are has not been measured, or the measurement is not recorded here.")
-    if re.search(r"\bnc\b|non-?commercial", license_, re.IGNORECASE):
+    if non_commercial(license_):
         lines.append(f"The licence ({license_}) does not allow commercial use.")
     if not license_:
         lines.append("No licence is recorded: ask the publisher before you use the weights.")

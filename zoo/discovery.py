@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions
 from inspect import isroutine
 from types import ModuleType
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import pluggy
 
-from zoo.errors import PluginError, suggest
+from zoo.errors import PluginError, UnknownName, suggest
 from zoo.plugin import GROUP, Architecture, Hooks
 
 BUILT_IN = "genzoo"                       # the distribution whose architecture names nobody else can take
@@ -81,6 +82,23 @@ def quietly(load: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         raise PluginError(one_line(error)) from error
+
+
+def imported(kind: str, name: str, places: Mapping[str, str]) -> Any:
+    """Import and return what stands under a name, given name -> "package.module:attribute".
+
+    Raises:
+        UnknownName: there is no such name; the message lists the possible ones.
+        PluginError: it does not import.
+    """
+    if name not in places:
+        possible = sorted(places)
+        raise UnknownName(f"No {kind} is named {name!r}.{suggest(name, possible)} Possible: {', '.join(possible)}.")
+    module, _, attribute = places[name].partition(":")
+    try:
+        return quietly(lambda: getattr(import_module(module), attribute))
+    except PluginError as error:
+        raise PluginError(f"The {kind} {name!r} ({places[name]}) does not import: {error}.") from error
 
 
 def _entries() -> Iterator[tuple[Distribution, EntryPoint]]:

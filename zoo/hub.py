@@ -7,7 +7,6 @@ The only module that imports huggingface_hub, and only when a request or the cac
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 import warnings
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo import hub_errors
 from zoo.errors import HubError
+from zoo.repositories import COMMIT, Repo
 from zoo.snapshots import damaged, digest, discard
 
 if TYPE_CHECKING:
@@ -30,49 +30,7 @@ EXTRAS = ("manifest.json", "README.md")          # fetched where they are
 DELAYS = (1.0, 3.0)                              # seconds before each further try of what may pass by itself
 PATIENCE = 60.0                                  # seconds to wait for one answer; the longest Retry-After obeyed
 
-_PART = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,94}"
-_REPO = re.compile(rf"(?P<owner>{_PART})/(?P<name>{_PART})(?:@(?P<revision>[A-Za-z0-9][\w./-]{{0,199}}))?", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Repo:
-    """A model repository on the Hub, and which of its commits, branches or tags is meant (None: its main branch)."""
-
-    owner: str
-    name: str
-    revision: str | None = None
-
-    @classmethod
-    def parse(cls, text: str, revision: str | None = None) -> Repo:
-        """Read ``OWNER/REPO[@REVISION]``; `revision` gives it apart.
-
-        Raises:
-            HubError: it reads otherwise, or names two different revisions.
-        """
-        if not isinstance(text, str):
-            raise HubError(f"{str(text)[:80]!r} ({type(text).__name__}) names no Hub repository: write OWNER/REPO.")
-        whole = text if revision is None or text.endswith(f"@{revision}") else f"{text}@{revision}"
-        found = _REPO.fullmatch(whole)
-        if not found or ".." in whole or whole.endswith(("/", ".")) or found["name"].endswith((".git", "-", ".")):
-            raise HubError(
-                f"{whole[:120]!r} names no Hub repository: write OWNER/REPO or OWNER/REPO@REVISION, such as "
-                "acme/cats@v1, of letters, digits, '-', '_' and '.'."
-            )
-        return cls(found["owner"], found["name"], found["revision"])
-
-    @property
-    def id(self) -> str:
-        return f"{self.owner}/{self.name}"
-
-    @property
-    def pinned(self) -> bool:
-        """Whether the revision is a whole commit hash, which nobody can move."""
-        return _COMMIT.fullmatch(self.revision or "") is not None
-
-    def __str__(self) -> str:
-        return f"{self.id}@{self.revision[:10] if self.pinned else self.revision}" if self.revision else self.id
 
 
 @dataclass(frozen=True)
@@ -147,6 +105,12 @@ def fetch(
     return fetched
 
 
+def held(repo: str, revision: str | None = None) -> Path | None:
+    """Return where the cache holds a published model whole, or None; makes no request."""
+    cached = _cached(Repo.parse(repo, revision), _cache(None), FILES)
+    return cached.directory if cached else None
+
+
 def upload(
     repo_id: str,
     files: Mapping[str, Path | bytes],
@@ -210,18 +174,21 @@ def _resolve(api: HfApi, place: Repo, files: Sequence[str]) -> tuple[str, list[s
     """
     info = _info(api, place, "resolving")
     there = {sibling.rfilename for sibling in info.siblings or []}
+    ours = set(FILES) <= set(files)
     if absent := [name for name in files if name not in there]:
+        why = "so it is no model that zoo.publish made" if ours else "which these weights are read from"
         raise HubError(
-            f"{place} holds no file {', '.join(absent)}, so it is no model that zoo.publish made; "
+            f"{place} holds no file {', '.join(absent)}, {why}; "
             f"it holds: {', '.join(sorted(there))[:200] or 'nothing'}."
         )
-    return str(info.sha), [name for name in EXTRAS if name in there and name not in files] + list(files)
+    extras = [name for name in EXTRAS if name in there and name not in files] if ours else []
+    return str(info.sha), extras + list(files)
 
 
 def _download_all(api: HfApi, place: Repo, names: Sequence[str], cache: Path | None) -> Fetched:
-    paths = [_download(api, place, name, cache) for name in names]
-    directory = paths[0].parent
-    if directory.name != place.revision or any(path.parent != directory for path in paths):
+    folders = {_root(_download(api, place, name, cache), name) for name in names}
+    directory = folders.pop()
+    if directory.name != place.revision or folders:
         raise HubError(f"The Hub sent files of another commit than {place}, which it had named itself: try again.")
     for name in damaged(directory):
         _download(api, place, name, cache, again=True)
@@ -242,9 +209,14 @@ def _cached(place: Repo, cache: Path | None, files: Sequence[str]) -> Fetched | 
     """Return what the cache holds for the revision if that is whole, without any request."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = [try_to_load_from_cache(place.id, name, cache_dir=cache, revision=place.revision) for name in files]
-    paths = [Path(path) for path in found if isinstance(path, str)]
-    return Fetched(paths[0].parent, paths[0].parent.name) if paths and len(paths) == len(files) else None
+    found = {name: try_to_load_from_cache(place.id, name, cache_dir=cache, revision=place.revision) for name in files}
+    roots = [_root(Path(path), name) for name, path in found.items() if isinstance(path, str)]
+    return Fetched(roots[0], roots[0].name) if roots and len(roots) == len(files) else None
+
+
+def _root(path: Path, name: str) -> Path:
+    """Return a commit's folder, given the place of one of its files."""
+    return path.parents[name.count("/")]
 
 
 def _sound(cached: Fetched, place: Repo) -> Fetched:
@@ -275,7 +247,7 @@ def _info(api: HfApi, place: Repo, doing: str) -> Any:
         return api.model_info(place.id, revision=place.revision, files_metadata=True, timeout=PATIENCE)
 
     info = _attempt(work, place, doing, api)
-    if not _COMMIT.fullmatch(info.sha or ""):
+    if not COMMIT.fullmatch(info.sha or ""):
         raise HubError(f"The answer for {place} names no commit: is {api.endpoint} (HF_ENDPOINT) a Hub?")
     return info
 

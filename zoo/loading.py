@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import UnknownName, WeightsError
+from zoo import conversion_cache
+from zoo.errors import Damaged, UnknownName, WeightsError
 from zoo.registry import architecture as find_architecture
 from zoo.registry import resolve
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from zoo.model import Model
+    from zoo.plugin import Weights
 
 
 def create(name: str, **config: object) -> Model:
@@ -59,7 +61,14 @@ def load(
     from zoo import weights
 
     folder, origin = _locate(name, revision, cache_dir, token)
-    model = weights.load(folder, adapt=adapt, device=device, **config)
+    try:
+        model = weights.load(folder, adapt=adapt, device=device, **config)
+    except Damaged:
+        if not folder.is_relative_to(conversion_cache.home(cache_dir)):
+            raise
+        conversion_cache.forget(folder)      # made on this machine from a foreign file: make it again
+        folder, origin = _locate(name, revision, cache_dir, token)
+        model = weights.load(folder, adapt=adapt, device=device, **config)
     # What a folder remembers of its own weights comes first; where they were fetched from is known here alone.
     kept = model.origin if origin["name"].startswith("dir:") else {}
     model.origin = {"data": {"name": origin.pop("data", "")}, **model.origin, **origin, **kept}
@@ -93,6 +102,10 @@ def _locate(
             raise WeightsError(f"{name} is bundled with its plugin and has no revisions: leave revision out.")
         return bundled(entry.bundled), origin
     assert entry.repo is not None
+    if entry.files:
+        full = str(origin["name"])
+        found = conversion_cache.fetched(full, entry, revision=revision, cache_dir=cache_dir, token=token)
+        return found, {**origin, "repo": entry.repo}
     return _fetched(entry.repo, revision or entry.revision, cache_dir, token, origin)
 
 
@@ -113,6 +126,16 @@ def bundled(place: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise WeightsError(f"{place}: the package {package!r} is not installed; reinstall the plugin.")
     return Path(spec.submodule_search_locations[0], folder)
+
+
+def held(name: str, entry: Weights) -> Path | None:
+    """Return the folder of weights of the Hub that lie on this machine, or None; makes no request."""
+    from zoo import hub
+
+    if entry.files:
+        return conversion_cache.cached(name, entry)
+    assert entry.repo is not None
+    return hub.held(entry.repo, entry.revision)
 
 
 def _fetched(

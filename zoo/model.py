@@ -16,7 +16,9 @@ from zoo.noise import Noise, key
 from zoo.recipe import Recipe
 
 WIDEST = 1000.0      # psi, either way: beyond, networks overflow
-SAMPLE_BATCH = 64      # images generated at once by `Model.sample`; part of what a seed means, so a constant
+# Images generated at once by `Model.sample`, up to 256x256 pixels; fewer of larger ones, so that their features fit in
+# memory. Part of what a seed means, so a constant.
+SAMPLE_BATCH, SAMPLE_PIXELS = 64, 256
 
 
 def power_of_two(value: int) -> int:
@@ -137,18 +139,19 @@ class Model(nn.Module):
         if labels is None and self.config.num_classes:
             labels = noise.integers(self.config.num_classes, n)
         rows = self.onehot(labels, n)
+        at_once = max(1, int(SAMPLE_BATCH * min(1.0, (SAMPLE_PIXELS / self.config.resolution) ** 2)))
         was_training = self.training
         self.eval()
         try:
             images = [
                 self.generate(
-                    z[i : i + SAMPLE_BATCH].to(device, torch.float32),
-                    None if rows is None else rows[i : i + SAMPLE_BATCH].to(device),
+                    z[i : i + at_once].to(device, torch.float32),
+                    None if rows is None else rows[i : i + at_once].to(device),
                     psi=psi,
                     chance=Noise(key("sample", chosen, i), device=device),
                     **options,
                 )
-                for i in range(0, n, SAMPLE_BATCH)
+                for i in range(0, n, at_once)
             ]
         finally:
             self.train(was_training)

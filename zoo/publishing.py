@@ -14,12 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import HubError, RunError, UnknownName, WeightsError
-from zoo.hub import Publication, Repo, upload
+from zoo.hub import Publication, upload
+from zoo.repositories import Repo
 from zoo.versions import versions
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from zoo.model import Model
     from zoo.training.run import Run
 
@@ -149,7 +148,7 @@ def _write(source: _Source, folder: Path, repo_id: str) -> None:
     # On the CPU, where the same weights give the same bits; transposed convolutions on a GPU need not.
     original = source.model if source.model.device.type == "cpu" else deepcopy(source.model).cpu()
     reloaded = weights.load(folder, verify=False)
-    before, after = _golden(original), _golden(reloaded)
+    before, after = weights.golden_sample(original), weights.golden_sample(reloaded)
     if not bool(torch.isfinite(before).all()):
         raise WeightsError("The model's samples hold values that are not finite: it is broken and is not published.")
     if not torch.equal(before, after):
@@ -159,7 +158,7 @@ def _write(source: _Source, folder: Path, repo_id: str) -> None:
     save_grid(reloaded.sample(count, seed=0, labels=reloaded.each_class(count)), folder / SAMPLES)
     card = render(source.model, run=source.run, evaluation=source.evaluation, repo_id=repo_id, samples=SAMPLES)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    storage.write_manifest(folder, weights.golden_hash(reloaded))
+    storage.write_manifest(folder, *weights.golden_hash(reloaded))
     storage.read(folder)
 
 
@@ -174,13 +173,6 @@ def _without_folders(value: Any) -> Any:
     if isinstance(data, dict) and isinstance(data.get("name"), str):
         plain["data"] = {**data, "name": public_name(data["name"])}
     return plain
-
-
-def _golden(model: Model) -> Tensor:
-    from zoo.storage import GOLDEN_IMAGES, GOLDEN_SEED
-
-    return model.sample(GOLDEN_IMAGES, seed=GOLDEN_SEED, labels=model.each_class(GOLDEN_IMAGES), clamp=False)
-
 
 
 def _placed(files: Mapping[str, Path], target: Path) -> Path:

@@ -79,6 +79,8 @@ class Recipe:
     clip_norm: float | None = None                       # largest global gradient norm of a phase; None: no clipping
     augment: tuple[str, ...] = ()                        # DiffAugment's parts: "color", "translation", "cutout"
     mirror: bool = False                                 # flip half of the images left to right
+    fresh: tuple[str, ...] = ()                          # networks that start untrained beside trained ones
+    warmup_kimg: float = 0.0                             # thousand images in which only the fresh ones move
 
     def player(self, trains: tuple[str, ...]) -> tuple[Phase, ...]:
         """Return the phases that move exactly these networks; they share one optimiser."""

@@ -16,7 +16,7 @@ def damaged(directory: Path) -> list[str]:
 
     The manifest does not bind the card: its publisher may go on writing it on the Hub.
     """
-    names = [path.name for path in sorted(directory.iterdir()) if path.is_file()]
+    names = [path.relative_to(directory).as_posix() for path in sorted(directory.rglob("*")) if path.is_file()]
     bad = [name for name in names if not _as_named(directory / name)]
     if "manifest.json" in bad or "manifest.json" not in names:
         return bad
@@ -31,10 +31,10 @@ def damaged(directory: Path) -> list[str]:
 
 def discard(directory: Path, bad: list[str]) -> None:
     """Remove a snapshot and the content of its bad files; what is sound stays in the cache's store."""
-    for path in [path for path in directory.iterdir() if path.is_file() or path.is_symlink()]:
-        if path.name in bad:
+    for path in [path for path in directory.rglob("*") if path.is_file() or path.is_symlink()]:
+        if path.relative_to(directory).as_posix() in bad:
             with suppress(OSError):
-                (directory / path.readlink()).unlink()
+                (path.parent / path.readlink()).unlink()
         path.unlink(missing_ok=True)
 
 

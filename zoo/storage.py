@@ -18,12 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from zoo.errors import WeightsError
+from zoo.errors import Damaged, WeightsError
 
 FILES = ("config.json", "model.safetensors")
 DEEPEST = 32    # levels of a model's JSON
 SCHEMA = 1      # of config.json; a newer one is refused
 GOLDEN_SEED, GOLDEN_IMAGES = 0, 4
+GOLDEN_PIXELS = 256      # above, one golden image is enough: large ones take their time on a CPU
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,300}")
 
 
@@ -64,7 +65,7 @@ def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
     for name in FILES:
         if not (folder / name).is_file():      # a pipe or a device would never end
             raise WeightsError(f"{folder / name} is missing or no regular file: the model folder is incomplete.")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     try:
         written = Written.model_validate(config)
     except ValidationError as error:
@@ -78,7 +79,7 @@ def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
         )
     manifest = None
     if os.path.lexists(folder / "manifest.json"):
-        manifest = _read_json(folder / "manifest.json")
+        manifest = read_json(folder / "manifest.json")
         if verify:
             _verify(folder, manifest)
     tensors = read_tensors(folder / "model.safetensors")
@@ -110,14 +111,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def write_manifest(folder: Path, golden: str) -> None:
-    """Write manifest.json: sha256 and size of every other file, and the hash of the golden sample."""
+def zoo_home() -> Path:
+    """Return the folder of zoo's own cache: $ZOO_HOME, or ~/.cache/zoo."""
+    return Path(os.environ.get("ZOO_HOME") or Path.home() / ".cache" / "zoo")
+
+
+def write_manifest(folder: Path, golden: str, images: int) -> None:
+    """Write manifest.json: sha256 and size of every other file, and the hash of the golden sample, if there is one."""
     files = {
         path.name: {"sha256": sha256(path), "size": path.stat().st_size}
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != "manifest.json" and not path.name.startswith(".")
     }
-    body = {"files": files, "golden": {"seed": GOLDEN_SEED, "images": GOLDEN_IMAGES, "sha256": golden}}
+    body: dict[str, Any] = {"files": files}
+    if golden:
+        body["golden"] = {"seed": GOLDEN_SEED, "images": images, "sha256": golden}
     (folder / "manifest.json").write_text(json.dumps(body, indent=1) + "\n")
 
 
@@ -128,7 +136,7 @@ def _verify(folder: Path, manifest: Any) -> None:
         raise WeightsError(f"{folder / 'manifest.json'} is not a manifest ({error}): fetch the model again.") from error
     for name, digest in promised.items():
         if sha256(folder / name) != digest:
-            raise WeightsError(f"{folder / name} is damaged or altered (sha256 differs): fetch the model again.")
+            raise Damaged(f"{folder / name} is damaged or altered (sha256 differs): fetch the model again.")
 
 
 def sha256(path: Path) -> str:
@@ -137,7 +145,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return what a model's JSON file holds.
+
+    Raises:
+        WeightsError: it is no regular file, too large, nested too deeply, or no JSON.
+    """
     try:
         if not path.is_file():
             raise WeightsError(f"{path} is no regular file: the model folder is damaged.")

@@ -17,6 +17,7 @@ from zoo.model import Model
 from zoo.recipe import Recipe
 
 FEW = 5000      # images; with fewer a critic learns them by heart (Karras 2020a, figure 1), so they are augmented
+WARMUP = 0.5    # thousand images, at most a fifth of the training, in which a fresh critic learns alone
 OFTEN = 100     # times that each image is shown; from there on its first layers are better left alone
 # Without DiffAugment's "color": in short fine-tunes at 32x32 it left grain on the samples, which the others do not.
 AUGMENT = ("translation", "cutout")
@@ -42,6 +43,8 @@ def freeze_d(model: Model, recipe: Recipe) -> Recipe:
     Raises:
         Unsupported: the recipe has no critic, or its blocks cannot be told apart.
     """
+    if set(recipe.fresh) & set(recipe.critics):
+        raise Unsupported("freeze_d keeps what a critic has learnt, and this one is fresh: use method full.")
     if not recipe.critics:
         raise Unsupported(f"{model.architecture} has no critic, so freeze_d has nothing to freeze: use method full.")
     patterns = {name: frozen_patterns(name, model.get_submodule(name)) for name in recipe.critics}
@@ -81,6 +84,8 @@ def choose(recipe: Recipe, images: ImageSet, kimg: float) -> tuple[str, str]:
     """Return the method that "auto" stands for, and why."""
     if not recipe.critics:
         return "full", "the architecture has no critic"
+    if recipe.fresh:
+        return "full", f"the weights came without {', '.join(recipe.fresh)}, so there is nothing to freeze in it"
     shown = round(1000 * kimg / len(images))
     if len(images) < FEW and shown > OFTEN:
         return "freeze_d", f"each of {len(images)} images is shown {shown} times, so the critic would overfit"
@@ -100,7 +105,10 @@ def prepare(
         data, resolution=config.resolution, channels=config.channels, workers=int(options.get("workers") or 0)
     )
     model = _fit_classes(name_or_model, model, images)
+    fresh = model.complete()
     recipe = options.get("recipe") or model.recipe()
+    if critics := tuple(name for name in fresh if name in recipe.critics):
+        recipe = replace(recipe, fresh=critics, warmup_kimg=recipe.warmup_kimg or min(WARMUP, kimg / 5))
     chosen, reason = choose(recipe, images, kimg) if method == "auto" else (method, "asked for")
     recipe = METHODS[chosen].apply(model, recipe)
     if recipe.critics and len(images) < FEW and not recipe.augment:
@@ -108,7 +116,8 @@ def prepare(
     # The average starts at trained weights, so it needs no ramp away from a random start; but in a short fine-tune a
     # half-life of the usual length would keep it at the parent.
     recipe = replace(recipe, ema_rampup=None, ema_kimg=min(recipe.ema_kimg, kimg / 10))
-    return model, images, recipe, {"method": chosen, "method_reason": reason, "adapted": changed(model)}
+    facts = {"method": chosen, "method_reason": reason, "adapted": changed(model), "fresh": list(fresh)}
+    return model, images, recipe, facts
 
 
 def changed(model: Model) -> dict[str, str]:

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zoo.errors import ConfigError, WeightsError, suggest
+from zoo.errors import ConfigError, Unsupported, WeightsError, suggest
 from zoo.images import to_bytes
 from zoo.memory import installed
 from zoo.registry import architecture as find_architecture
 from zoo.registry import model_class
-from zoo.storage import GOLDEN_IMAGES, GOLDEN_SEED, SCHEMA, read, write_manifest
+from zoo.storage import GOLDEN_IMAGES, GOLDEN_PIXELS, GOLDEN_SEED, SCHEMA, read, write_manifest
 from zoo.versions import versions
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     shutil.copymode(folder / "config.json", folder / "model.safetensors")      # safetensors lets the owner alone read
     (folder / "README.md").write_text(render(model, run=run))
-    golden = golden_hash(load(folder, verify=False))
-    write_manifest(folder, golden)
+    write_manifest(folder, *golden_hash(load(folder, verify=False)))
     return folder
 
 
@@ -128,10 +127,19 @@ def _folder(model: Model, directory: str | Path) -> Path:
     return Path(directory)
 
 
-def golden_hash(model: Model) -> str:
-    """Return the sha256 of four samples of a fixed seed, as 8-bit images: the same weights give the same hash."""
-    images = model.sample(GOLDEN_IMAGES, seed=GOLDEN_SEED, labels=model.each_class(GOLDEN_IMAGES))
-    return hashlib.sha256(to_bytes(images).contiguous().numpy().tobytes()).hexdigest()
+def golden_sample(model: Model) -> Tensor:
+    """Return a few raw samples of a fixed seed: the same weights give the same ones."""
+    count = GOLDEN_IMAGES if model.config.resolution <= GOLDEN_PIXELS else 1
+    return model.sample(count, seed=GOLDEN_SEED, labels=model.each_class(count), clamp=False)
+
+
+def golden_hash(model: Model) -> tuple[str, int]:
+    """Return the sha256 of the golden sample as 8-bit images, and how many these are; "" for weights that make none."""
+    try:
+        images = golden_sample(model)
+    except Unsupported:      # a discriminator or an encoder that came alone
+        return "", 0
+    return hashlib.sha256(to_bytes(images).contiguous().numpy().tobytes()).hexdigest(), len(images)
 
 
 def load(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from zoo.cli.convert import convert
 from zoo.cli.demo import demo
 from zoo.cli.evaluate import evaluate
 from zoo.cli.finetune import finetune
@@ -27,6 +28,7 @@ app.command("train")(train)
 app.command("finetune")(finetune)
 app.command("evaluate")(evaluate)
 app.command("publish")(publish)
+app.command("convert")(convert)
 app.command("demo")(demo)
 app.add_typer(plugins, name="plugins")
 plugins.command("list")(list_plugins)
@@ -43,7 +45,7 @@ def _zoo(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")] = False,
 ) -> None:
-    """A zoo of generative image models: load, sample, fine-tune, evaluate, publish."""
+    """A zoo of generative image models: load, convert, sample, fine-tune, evaluate, publish."""
     if version:
         from importlib.metadata import version as installed
 

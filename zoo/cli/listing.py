@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zoo.cli.output import Json, columns, document
+
+if TYPE_CHECKING:
+    from zoo.plugin import Weights
 
 
 def list_models(
@@ -21,7 +24,7 @@ def list_models(
     if json:
         document(found)
     else:
-        columns([_cells(row) for row in found], ("NAME", "PIXELS", "LICENSE", "WHAT IT IS"))
+        columns([_cells(row) for row in found], ("NAME", "PIXELS", "SIZE", "HERE", "LICENSE", "WHAT IT IS"))
     for record in plugins():
         if record.status == "failed":
             say(f"plugin {record.name} ({record.source}): {record.reason}")
@@ -41,13 +44,27 @@ def rows(pattern: str = "*") -> list[dict[str, Any]]:
             if f"{name}.{tag}" in known:
                 mine = {"tag": tag, "default": tag == architecture.default, "summary": weights.summary}
                 more = {"license": weights.license, "resolution": weights.resolution, "data": weights.data}
-                found.append({"name": f"{name}.{tag}", **facts, **mine, **more})
+                place = {"repo": weights.repo, "files": list(weights.files), **_held(f"{name}.{tag}", weights)}
+                paper = {"paper": weights.paper} if weights.paper else {}
+                found.append({"name": f"{name}.{tag}", **facts, **mine, **more, **place, **paper})
         if not architecture.weights and fnmatchcase(name, pattern):
             found.append({"name": name, **facts, "tag": None, "summary": architecture.summary})
     return found
 
 
+def _held(name: str, weights: Weights) -> dict[str, Any]:
+    """Return whether weights are on this machine, and how many bytes they have, here or to download."""
+    from zoo.loading import bundled, held
+
+    folder = bundled(weights.bundled) if weights.bundled else held(name, weights)
+    path = folder / "model.safetensors" if folder is not None else None
+    here = path is not None and path.is_file()
+    return {"cached": here, "bytes": path.stat().st_size if path is not None and here else weights.size}
+
+
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     star = " *" if row.get("default") else ""
     what = row["summary"] if row["tag"] else f"{row['about']} (no weights: zoo train {row['name']})"
-    return row["name"] + star, row.get("resolution") or "", row.get("license", ""), what
+    size = f"{row['bytes'] / 1e6:.{0 if row['bytes'] >= 1e7 else 1}f} MB" if row.get("bytes") else ""
+    here = "yes" if row.get("cached") else ""
+    return row["name"] + star, row.get("resolution") or "", size, here, row.get("license", ""), what

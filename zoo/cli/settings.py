@@ -16,7 +16,7 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the model or of its recipe; may be repeated."),
 ]
-STRUCTURE = ("phases", "averaged", "critics")      # recipe fields that only an architecture can set
+STRUCTURE = ("phases", "averaged", "critics", "fresh")      # recipe fields that only an architecture can set
 _WORDS: dict[str, object] = {"true": True, "false": False, "none": None}
 
 
@@ -33,19 +33,31 @@ def split(given: Sequence[str] | None, config: type[ModelConfig]) -> tuple[dict[
     recipe = [field.name for field in fields(Recipe) if field.name not in STRUCTURE]
     mine: dict[str, Any] = {}
     others: dict[str, Any] = {}
-    for text in given or ():
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {text}: write it as KEY=VALUE, such as lr=0.001.")
-        if name in mine or name in others:
-            raise ConfigError(f"--set {name} is given twice: keep one of them.")
+    for name, value in pairs(given).items():
         if name not in config.model_fields and name not in recipe:
             near, fields_of_model = suggest(name, [*config.model_fields, *recipe]), ", ".join(config.model_fields)
             raise ConfigError(
                 f"No setting {name!r}.{near} Of the model: {fields_of_model}. Of the recipe: {', '.join(recipe)}."
             )
-        (mine if name in config.model_fields else others)[name] = parse(value)
+        (mine if name in config.model_fields else others)[name] = value
     return mine, others
+
+
+def pairs(given: Sequence[str] | None) -> dict[str, object]:
+    """Return name -> value from ``key=value`` texts, whatever they are about.
+
+    Raises:
+        ConfigError: a text without ``=``, or a key given twice.
+    """
+    found: dict[str, object] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {text}: write it as KEY=VALUE, such as lr=0.001.")
+        if name in found:
+            raise ConfigError(f"--set {name} is given twice: keep one of them.")
+        found[name] = parse(value)
+    return found
 
 
 def parse(text: str) -> object:

@@ -19,7 +19,7 @@ from zoo.cli.options import (
     seed_everything,
     without_processes,
 )
-from zoo.cli.settings import Settings, split
+from zoo.cli.settings import Settings, pairs, split
 from zoo.cli.target import Data
 
 
@@ -41,7 +41,7 @@ def train(
     """Train an architecture on your images from random weights."""
     from zoo.registry import architecture, model_class
 
-    config, recipe = split(settings, model_class(architecture(arch)).Config)
+    config, recipe = split(settings, model_class(architecture(arch), pairs(settings).get("variant")).Config)
     if processes > 1:
         from zoo.launch import launch
 

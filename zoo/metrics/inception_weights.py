@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zoo.errors import EvaluationError
 from zoo.metrics import store
-from zoo.storage import sha256
+from zoo.storage import sha256, zoo_home
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"        # the hexadecimal part begins the file's sha256
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
@@ -34,7 +34,7 @@ def load() -> dict[str, Tensor]:
     Raises:
         EvaluationError: no source has them, or the one that has is damaged.
     """
-    cached = store.zoo_home() / "features" / "inception-2015-12-05.safetensors"
+    cached = zoo_home() / "features" / "inception-2015-12-05.safetensors"
     if cached.is_file():
         return _checked(store.read(cached), cached)
     for source in (_hub_cache, _package, _release):
@@ -65,7 +65,7 @@ def _package() -> dict[str, Tensor] | None:
 def _release() -> dict[str, Tensor] | None:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return None
-    path = store.zoo_home() / "features" / FILE
+    path = zoo_home() / "features" / FILE
     try:
         with urlopen(URL, timeout=TIMEOUT) as answer:
             content = answer.read()

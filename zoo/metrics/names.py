@@ -9,12 +9,10 @@ A plugin cannot replace a built-in name.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo import registry
-from zoo.discovery import quietly
-from zoo.errors import PluginError, UnknownName, suggest
+from zoo.discovery import imported
 from zoo.metrics.metric import Metric
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ def metric(name: str) -> Metric:
         UnknownName: neither zoo nor a plugin has it.
         PluginError: a plugin's metric does not import.
     """
-    found = _imported("metric", name, metric_names())
+    found = imported("metric", name, metric_names())
     return found if isinstance(found, Metric) else Metric(found)
 
 
@@ -65,7 +63,7 @@ def extractor(name: str, device: str | torch.device | None = None) -> FeatureExt
         PluginError: a plugin's extractor does not import.
     """
     kind, _, argument = str(name).partition(":")
-    factory = _imported("feature extractor", kind, feature_names())
+    factory = imported("feature extractor", kind, feature_names())
     found: FeatureExtractor = factory(argument, device)
     return found
 
@@ -76,14 +74,3 @@ def offline_features() -> str:
     from zoo.metrics.store import package_file
 
     return f"timm:{LITE0}@96" if package_file(LITE0_PACKAGE, LITE0_FILE) else "pixels"
-
-
-def _imported(kind: str, name: str, places: dict[str, str]) -> Any:
-    if name not in places:
-        possible = sorted(places)
-        raise UnknownName(f"No {kind} is named {name!r}.{suggest(name, possible)} Possible: {', '.join(possible)}.")
-    module, _, attribute = places[name].partition(":")
-    try:
-        return quietly(lambda: getattr(import_module(module), attribute))
-    except PluginError as error:
-        raise PluginError(f"The {kind} {name!r} ({places[name]}) does not import: {error}.") from error

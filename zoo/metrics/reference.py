@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.metrics import store
 from zoo.metrics.features import FeatureExtractor
+from zoo.storage import zoo_home
 
 if TYPE_CHECKING:
     from zoo.data import ImageSet
@@ -32,7 +33,7 @@ def reference_features(
     Args:
         progress: called with the number of images done.
     """
-    path = store.zoo_home() / "features-cache" / f"{_key(images, indices, extractor)}.safetensors"
+    path = zoo_home() / "features-cache" / f"{_key(images, indices, extractor)}.safetensors"
     if path.is_file():
         features = store.read(path)["features"]
         progress(len(features))

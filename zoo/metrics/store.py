@@ -14,11 +14,6 @@ from torch import Tensor
 from zoo.errors import EvaluationError
 
 
-def zoo_home() -> Path:
-    """Return the folder of zoo's own cache: $ZOO_HOME, or ~/.cache/zoo."""
-    return Path(os.environ.get("ZOO_HOME") or Path.home() / ".cache" / "zoo")
-
-
 def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file in the cache.
 

@@ -47,7 +47,7 @@ def train(
     """Train a model on images and return its run directory.
 
     Args:
-        model: from `zoo.create` or `zoo.load`; trained in place.
+        model: from `zoo.create` or `zoo.load`; trained in place. Networks that its weights lack start untrained.
         data: image folder, zip of one, ``emoji``, ``hf:OWNER/DATASET``, or an open `ImageSet`.
         kimg: length of the training, in thousand real images shown.
         out: the run directory; must not hold a run, unless `resume`.
@@ -78,6 +78,7 @@ def train(
                     accumulate=accumulate, workers=workers, tick_kimg=tick_kimg, sample_kimg=sample_kimg,
                     checkpoint_kimg=checkpoint_kimg, keep=keep)
     accelerator, precision = _engine(precision)
+    model.complete()
     if batch is not None and "batch" in (settings or {}):
         raise ConfigError(f"batch is given twice, as {batch} and among the settings: keep one of them.")
     recipe = settled(recipe or model.recipe(), {**(settings or {}), **({} if batch is None else {"batch": batch})})
@@ -132,7 +133,7 @@ def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     from zoo.training.augmentation import check
     from zoo.training.settings import fitted
 
-    possible = [field.name for field in fields(recipe) if field.name not in ("phases", "averaged", "critics")]
+    possible = [field.name for field in fields(recipe) if field.name not in ("phases", "averaged", "critics", "fresh")]
     for name in settings:
         if name not in possible:
             raise ConfigError(f"No setting {name!r}.{suggest(name, possible)} Recipe settings: {', '.join(possible)}.")

@@ -90,8 +90,9 @@ class Trainer:
                 share = self.step / self.steps
                 self.model.advance(share)
                 images, labels = next(stream)
+                self._let_stand()
                 for index, phase in enumerate(self.recipe.phases):
-                    if self.step % phase.every == 0:
+                    if self.step % phase.every == 0 and not self._waits(phase):
                         self._turn(index, phase, images, labels, share)
                 self.step += 1
                 follow(self.model, decay(self.recipe, self.step * self.recipe.batch))
@@ -112,6 +113,21 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             for tensor in (*self.model.parameters(), *self.model.buffers()):
                 tensor.copy_(broadcast(tensor.contiguous()))
+
+    # Fresh networks warm up beside trained ones, which stand still until then: a discriminator that knows nothing would
+    # drive a trained generator away from what it can.
+
+    @property
+    def _warming_up(self) -> bool:
+        return bool(self.recipe.fresh) and self.step * self.recipe.batch < self.recipe.warmup_kimg * 1000
+
+    def _waits(self, phase: Phase) -> bool:
+        return self._warming_up and not set(phase.trains) <= set(self.recipe.fresh)
+
+    def _let_stand(self) -> None:
+        # In evaluation a network keeps its running statistics too; sampling puts the whole model back to training.
+        for name, network in self.model.networks().items() if self.recipe.fresh else ():
+            network.train(name in self.recipe.fresh or not self._warming_up)
 
     # One phase.
 

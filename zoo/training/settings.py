@@ -33,6 +33,7 @@ TYPES: dict[str, Any] = {
     "clip_norm": Positive | None,
     "augment": tuple[str, ...],
     "mirror": bool,
+    "warmup_kimg": Annotated[float, Field(ge=0)],
 }
 ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
     "kimg": Annotated[float, Field(ge=0.001)],      # one image

@@ -1,0 +1,209 @@
+"""Foreign checkpoints become models: which files, of which format, and whether every tensor of theirs fits.
+
+The files are read as data by `zoo.formats.reading`; the formats are plugins' (hook `zoo_formats`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo import registry
+from zoo.discovery import imported
+from zoo.errors import ConfigError, PluginError, UnknownName, Unsupported, WeightsError
+from zoo.formats.contract import Converted, Format, Source, Tree
+from zoo.formats.reading import read_file
+from zoo.storage import read_json, sha256
+from zoo.weights import assign, build
+
+if TYPE_CHECKING:
+    from zoo.model import Model
+
+VERSION = 1                                    # of what conversion makes of a file; raised when that changes
+SIDE = "config.json"                           # read beside the weights
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl")      # of weights; of one in two, the first is read
+
+
+def convert(path: str | Path, *, format: str = "auto", **config: object) -> Model:
+    """Return the model that a foreign checkpoint holds, read without running any of it.
+
+    The model has the networks that the files hold; a generator that comes alone gets a fresh discriminator when it is
+    fine-tuned. `model.origin` says which files it came from (sha256), their format and, where it is known, the licence.
+
+    Args:
+        path: a weights file, or the folder of its files; a config.json beside it is read too.
+        format: "auto", or a name of `format_names()`.
+        config: settings of ours that the file cannot say, such as ``norm_groups=4``.
+
+    Raises:
+        UnknownName: there is no such format.
+        WeightsError: nobody knows the file, or it is cut, altered, incomplete, or of an unsupported variant; the
+            message names the file and the first tensor at fault.
+    """
+    place = _place(path)
+    chosen, source = _recognised(place, _formats(format))
+    try:
+        converted = chosen.read(source)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise WeightsError(f"{place.name}: not a whole {chosen.name} checkpoint ({what}).") from error
+    model = _built(place.name, chosen, converted, config)
+    folder = place if place.is_dir() else place.parent
+    model.origin = {
+        "name": place.name,
+        "source": {
+            "format": chosen.name,
+            "conversion": VERSION,
+            "files": {name: sha256(folder / name) for name in sorted(source.files)},
+        },
+        **({"license": converted.license or chosen.license} if converted.license or chosen.license else {}),
+    }
+    return model
+
+
+def format_names() -> list[str]:
+    """Return the names of the foreign formats that can be read, sorted."""
+    return sorted(registry.formats())
+
+
+@cache
+def load_format(name: str) -> Format:
+    """Return the format of this name.
+
+    Raises:
+        UnknownName: no plugin offers it.
+        PluginError: it does not import, or is no `Format`.
+    """
+    found = imported("format", name, registry.formats())
+    if not isinstance(found, Format):
+        raise PluginError(f"The format {name!r} ({registry.formats()[name]}) is no zoo.formats.contract.Format.")
+    return found
+
+
+# Which files, which format.
+
+
+def _place(path: object) -> Path:
+    if not isinstance(path, str | Path) or "\0" in str(path):
+        raise WeightsError(f"{str(path)[:80]!r} is no path: give a checkpoint file, or the folder of its files.")
+    place = Path(path)
+    if not place.exists():
+        raise WeightsError(f"{place} does not exist: give a checkpoint file, or the folder of its files.")
+    return place.resolve() if place.name in ("", ".", "..") else place
+
+
+def _formats(name: str) -> list[Format]:
+    if not isinstance(name, str):
+        raise UnknownName(f"format={str(name)[:60]!r}: give 'auto' or one of {', '.join(format_names())}.")
+    return [load_format(each) for each in format_names()] if name == "auto" else [load_format(name)]
+
+
+def _recognised(place: Path, formats: list[Format]) -> tuple[Format, Source]:
+    """Return the one format that knows the files, and what they hold."""
+    contents: dict[str, Tree] = {}
+    folder = place if place.is_dir() else place.parent
+    configs = _configs(folder)
+    claims = []
+    for each in formats:
+        names = _names(folder, each) if place.is_dir() else [place.name]
+        for name in names:
+            if name not in contents:
+                contents[name] = read_file(folder / name)
+        source = Source(place, {name: contents[name] for name in names}, configs)
+        if names and each.recognise(source):
+            claims.append((each, source))
+    if not claims:
+        raise WeightsError(_unknown(place, formats, list(contents)))
+    if len(claims) > 1:
+        possible = ", ".join(repr(each.name) for each, _ in claims)
+        raise WeightsError(f"{place} could be of several formats: choose one of {possible} by format=... (--format).")
+    return claims[0]
+
+
+def _configs(folder: Path) -> dict[str, Mapping[str, Any]]:
+    path = folder / SIDE
+    found = read_json(path) if path.is_file() else None
+    return {SIDE: found} if isinstance(found, dict) else {}
+
+
+def _names(folder: Path, chosen: Format) -> list[str]:
+    """Return the files of a folder that a format takes; one that lies there in two containers counts once."""
+    listed = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in SUFFIXES)
+    taken = [name for name in listed if any(re.fullmatch(pattern, name) for pattern in chosen.files)]
+    best: dict[str, str] = {}
+    for name in sorted(taken, key=lambda name: SUFFIXES.index(Path(name).suffix)):
+        best.setdefault(Path(name).stem, name)
+    return sorted(best.values())
+
+
+def _unknown(place: Path, formats: list[Format], read: list[str]) -> str:
+    if (place / "model.safetensors").is_file() and "architecture" in _configs(place).get(SIDE, {}):
+        return f"{place} is a zoo model already: zoo.load('dir:{place}') reads it."
+    names = ", ".join(each.name for each in formats)
+    if place.is_dir():
+        what = f"the files {', '.join(read)}" if read else "no file by a known name"
+        return f"{place} holds {what} and is of no known format ({names}): give the checkpoint file itself."
+    inside = [path.name for path in (place,) if path.suffix not in SUFFIXES]
+    hint = f" {inside[0]} has no suffix of a checkpoint." if inside else ""
+    return f"{place.name} is of none of the known formats: {names}.{hint} A plugin can add one (hook zoo_formats)."
+
+
+# Whether everything fits.
+
+
+def _built(file: str, chosen: Format, converted: Converted, config: Mapping[str, object]) -> Model:
+    """Return the model with the converted tensors; a network that none of them belongs to is absent."""
+    settings = {**converted.config, **config}
+    try:
+        model = build(converted.architecture, settings, device="meta")
+    except ConfigError as error:
+        raise WeightsError(f"{file}, read as {chosen.name}, asks for what is not possible: {error}") from error
+    given = dict(converted.tensors)
+    names: dict[str, str] = {}
+    for part in converted.parts:
+        given |= part.tensors
+        names |= {ours: f"{part.file}: tensor {theirs!r}" for ours, theirs in part.names.items() if theirs}
+    brought = {name.split(".")[0] for name in given}
+    try:
+        model.without([name for name in model.networks() if name not in brought])
+        model.follow(tuple(name for name in model.networks() if f"averages.{name}" in {_head(each) for each in given}))
+    except (ConfigError, Unsupported) as error:
+        raise WeightsError(f"{file}, read as {chosen.name}: {error}") from error
+    _check(file, model.state_dict(), given, names, [each for part in converted.parts for each in part.measured])
+    assign(model, {name: _plain(tensor) for name, tensor in given.items()})
+    return model
+
+
+def _head(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+def _check(
+    file: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], names: Mapping[str, str], measured: list[str]
+) -> None:
+    """Raise WeightsError unless the tensors are exactly those of the model, finite, of its shapes and kinds."""
+    if missing := [name for name in wanted if name not in given]:
+        raise WeightsError(f"{file} lacks {len(missing)} tensors of this network, the first is our {missing[0]!r}.")
+    for name, tensor in given.items():
+        said = names.get(name, f"{file}: our tensor {name!r}")
+        if name not in wanted:
+            raise WeightsError(f"{said} belongs to no part of this network: the file is altered or of another variant.")
+        if tensor.shape != wanted[name].shape:
+            sizes = f" (sizes were read from {', '.join(dict.fromkeys(measured))})"[:200] if measured else ""
+            need = f"{list(tensor.shape)} after conversion, this network needs {list(wanted[name].shape)}"
+            raise WeightsError(f"{said} is {need}{sizes}.")
+        if tensor.is_floating_point() != wanted[name].is_floating_point():
+            raise WeightsError(f"{said} holds {tensor.dtype}, expected {wanted[name].dtype}.")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{said} holds values that are not finite: the checkpoint is broken.")
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    plain = tensor.float() if tensor.is_floating_point() else tensor.long()
+    return plain.contiguous()
