@@ -25,3 +25,12 @@ def zoo_architectures() -> list[Architecture]:
             default="emoji32",
         )
     ]
+
+
+@hookimpl
+def zoo_formats() -> dict[str, str]:
+    """Return the readers of foreign checkpoints."""
+    return {
+        "ajbrock_biggan": "zoo_biggan.ajbrock:FORMAT",
+        "huggingface_biggan": "zoo_biggan.huggingface:FORMAT",
+    }

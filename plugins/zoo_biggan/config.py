@@ -59,10 +59,24 @@ def paper_discriminator(resolution: int, deep: bool) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _sizes(blocks: tuple[Block, ...], start: int, factor: float = 2) -> list[int]:
-    """Return the resolution after each block."""
-    resampled = accumulate(resamples for resamples, _, _ in blocks)
-    return [int(start * factor**times) for times in resampled]
+def sizes_up(blocks: tuple[Block, ...]) -> list[int]:
+    """Return the resolution after each block of a generator."""
+    return [BOTTOM * 2**times for times in accumulate(grows for grows, _, _ in blocks)]
+
+
+def sizes_down(blocks: tuple[Block, ...], resolution: int) -> list[int]:
+    """Return the resolution after each block of a discriminator."""
+    return [resolution // 2**times for times in accumulate(shrinks for shrinks, _, _ in blocks)]
+
+
+def attended_up(sizes: list[int], chosen: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the blocks of a generator that attention follows: the one that reaches each chosen resolution."""
+    return tuple(sorted(sizes.index(size) for size in chosen if size in sizes))
+
+
+def attended_down(sizes: list[int], chosen: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the blocks of a discriminator that attention follows: the last at each chosen resolution."""
+    return tuple(sorted(len(sizes) - 1 - sizes[::-1].index(size) for size in chosen if size in sizes))
 
 
 def _check_chain(name: str, blocks: tuple[Block, ...], width: int) -> None:
@@ -146,10 +160,10 @@ class BigGANConfig(ModelConfig):
         ):
             if chosen is not None and any(not 0 <= i < count for i in chosen):
                 raise ValueError(f"{side}_attention {list(chosen)}: the {side} has blocks 0 to {count - 1}")
-        halved = _sizes(self.down, self.resolution, 0.5)
+        halved = sizes_down(self.down, self.resolution)
         if any(halved[i] < 2 for i in self.attention_down):
             raise ValueError("attention in the discriminator needs at least 2x2 places: move it to an earlier block")
-        reached = {size for size in _sizes(self.up, BOTTOM) if size > BOTTOM}
+        reached = {size for size in sizes_up(self.up) if size > BOTTOM}
         if unreached := sorted(set(self.attention or ()) - reached):
             raise ValueError(f"attention at {unreached}: possible at {sorted(reached)}")
         return self
@@ -158,7 +172,7 @@ class BigGANConfig(ModelConfig):
         _check_chain("generator_blocks", self.up, self.width)
         if self.up[0][1] < 1:
             raise ValueError("generator_blocks: the first block needs at least 1 unit of channels in")
-        if _sizes(self.up, BOTTOM)[-1] != self.resolution:
+        if sizes_up(self.up)[-1] != self.resolution:
             needed = round(log2(self.resolution / BOTTOM))
             raise ValueError(f"generator_blocks must upsample {needed} times, from {BOTTOM} to {self.resolution}")
         if self.deep and any(out > into for _, into, out in self.up):
@@ -209,19 +223,15 @@ class BigGANConfig(ModelConfig):
 
     @property
     def attention_up(self) -> tuple[int, ...]:
-        """Blocks of the generator that attention follows: the one that reaches each chosen resolution."""
-        if self.generator_attention is not None:
-            return self.generator_attention
-        sizes = _sizes(self.up, BOTTOM)
-        return tuple(sorted(sizes.index(size) for size in self._resolutions if size in sizes))
+        """Blocks of the generator that attention follows."""
+        own = self.generator_attention
+        return attended_up(sizes_up(self.up), self._resolutions) if own is None else own
 
     @property
     def attention_down(self) -> tuple[int, ...]:
-        """Blocks of the discriminator that attention follows: the last at each chosen resolution."""
-        if self.discriminator_attention is not None:
-            return self.discriminator_attention
-        sizes = _sizes(self.down, self.resolution, 0.5)
-        return tuple(sorted(len(sizes) - 1 - sizes[::-1].index(size) for size in self._resolutions if size in sizes))
+        """Blocks of the discriminator that attention follows."""
+        own = self.discriminator_attention
+        return attended_down(sizes_down(self.down, self.resolution), self._resolutions) if own is None else own
 
     @property
     def _resolutions(self) -> tuple[int, ...]:

@@ -1,0 +1,317 @@
+"""Reader of ajbrock/BigGAN-PyTorch: G.pth, G_ema.pth and D.pth, of BigGAN.py and of BigGANdeep.py.
+
+The files are bare state dicts: every size, the resolution and the kind of network are read from names and shapes. What
+cannot be read is taken to be the default of the authors' scripts: ReLU, one power iteration, and 1e-5 in batch norm
+(another value is given as `norm_eps`).
+
+- Evaluation divides a weight by its norm after one more power iteration from u0, as ours does; `sv0` is a log.
+- Without a shared embedding the norms look gains and biases up in tables [classes, channels], without spectral norm.
+- Batch norm keeps its statistics as stored_mean (of the norm, or of its `bn` with --mybn) or, with --cross_replica, as
+  running_mean. The authors' evaluation of the latter adds the gain where their training multiplies by it (issue 96 of
+  their repository); here it multiplies.
+- --mybn can accumulate statistics over batches. They are then sums, whose count lies beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zoo.errors import WeightsError
+from zoo.formats.contract import Converted, Format, Part, Source, state_dict
+from zoo_biggan.config import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, Block
+from zoo_biggan.foreign import attention_settings, block_settings, shape
+
+NAME = re.compile(r"(?:.*_)?(?P<network>G_ema|G|D)(?:_(?P<copy>(?!.*optim).+))?\.pth")
+SMALLEST = 32                                       # pixels of the authors' smallest network
+Files = dict[str, tuple[str, dict[str, Tensor]]]    # "generator", "average", "discriminator" -> file name, tensors
+
+
+def recognise(source: Source) -> bool:
+    """Return whether all files are generators or discriminators by their names of tensors."""
+    return bool(source.files) and all(_role(name, tree) for name, tree in source.files.items())
+
+
+def read(source: Source) -> Converted:
+    """Return the networks that the files hold; an averaged generator that comes alone is the generator."""
+    files = _files(source)
+    alone = "generator" not in files
+    into = {"generator": "generator", "average": "generator" if alone else "averages.generator"}
+    parts = {role: Part(*files[role], into.get(role, role)) for role in files}
+    generators = [GeneratorReader(parts[role]) for role in ("generator", "average") if role in parts]
+    discriminator = DiscriminatorReader(parts["discriminator"]) if "discriminator" in parts else None
+    for reader in generators:
+        reader.move()
+    if discriminator is not None:
+        discriminator.move()
+    config = _config(generators[0] if generators else None, discriminator)
+    return Converted("biggan", config, [part.close() for part in parts.values()])
+
+
+# Which file is what.
+
+
+def _role(file: str, tree: object) -> str:
+    """Return "generator", "average" or "discriminator", or "" for what is none."""
+    tensors = state_dict(tree)
+    if tensors is None or not {"blocks.0.0.conv1.weight", "linear.weight"} <= set(tensors):
+        return ""
+    if "output_layer.2.weight" in tensors:
+        return "average" if "ema" in re.split(r"[_.]", file) else "generator"
+    return "discriminator" if "embed.weight" in tensors else ""
+
+
+def _files(source: Source) -> Files:
+    """Return the file of each network; of several copies (best0, copy1) those that are no copy.
+
+    Raises:
+        WeightsError: there are several, and none is the last one written.
+    """
+    copies: dict[str, Files] = {}
+    for file, tree in source.files.items():
+        named = NAME.fullmatch(file)
+        group = copies.setdefault((named and named["copy"]) or "", {})
+        role = _role(file, tree)
+        if role in group:
+            raise WeightsError(f"{source.path} holds two files of one network, {group[role][0]} and {file}: give one.")
+        group[role] = file, state_dict(tree) or {}
+    if "" in copies:
+        return copies[""]
+    if len(copies) > 1:
+        raise WeightsError(f"{source.path} holds the copies {', '.join(sorted(copies))}: give one file of them.")
+    return next(iter(copies.values()))
+
+
+# What all networks are made of.
+
+
+class Reader:
+    """Moves what generator and discriminator have in common."""
+
+    def __init__(self, part: Part):
+        self.part = part
+        self.deep = "blocks.0.0.conv4.weight" in part
+        self.spectral = "linear.u0" in part
+
+    def layer(self, theirs: str, ours: str, bias: bool = True) -> None:
+        """Move a linear layer or a convolution."""
+        self.part.move(f"{theirs}.weight", f"{ours}.weight")
+        if bias:
+            self.part.move(f"{theirs}.bias", f"{ours}.bias")
+        if self.spectral:
+            self.part.move(f"{theirs}.u0", f"{ours}.u", lambda u: u.squeeze(0))
+
+    def convolutions(self, theirs: str, ours: str) -> None:
+        """Move a block's convolutions and its shortcut, if that has one."""
+        for k in range(1, 5 if self.deep else 3):
+            self.layer(f"{theirs}.conv{k}", f"{ours}.conv{k}")
+        if f"{theirs}.conv_sc.weight" in self.part:
+            self.layer(f"{theirs}.conv_sc", f"{ours}.shortcut")
+
+    def attention(self, theirs: str, ours: str) -> None:
+        """Move a block of self-attention."""
+        for name in ("theta", "phi", "g", "o"):
+            self.layer(f"{theirs}.{name}", f"{ours}.{name}", bias=False)
+        self.part.move(f"{theirs}.gamma", f"{ours}.gamma", lambda gamma: gamma.reshape(()))
+
+    def channels(self, block: str) -> tuple[int, int]:
+        """Return how many channels a block takes and gives."""
+        last = "conv4" if self.deep else "conv2"
+        return shape(self.part, f"{block}.conv1.weight", 4)[1], shape(self.part, f"{block}.{last}.weight", 4)[0]
+
+
+def _count(part: Part, pattern: str) -> int:
+    """Return how many numbers, from 0 without a gap, the pattern has in the file."""
+    count = 0
+    while pattern.format(count) in part:
+        count += 1
+    return count
+
+
+# The generator.
+
+
+class GeneratorReader(Reader):
+    """A generator: its sizes, and where its tensors go."""
+
+    def __init__(self, part: Part):
+        super().__init__(part)
+        through = [self.channels(f"blocks.{i}.0") for i in range(_count(part, "blocks.{}.0.conv1.weight"))]
+        self.resolution, depth = self._stages(through)
+        self.blocks: tuple[Block, ...] = tuple((i % depth == depth - 1, a, b) for i, (a, b) in enumerate(through))
+        self.attended = tuple(i for i in range(len(through)) if f"blocks.{i}.1.theta.weight" in part)
+        self.shared = "shared.weight" in part
+        rows, condition = shape(part, "blocks.0.0.bn1.gain.weight", 2)
+        self.classes, self.embedding = shape(part, "shared.weight", 2) if self.shared else (rows, 0)
+        head = shape(part, "linear.weight", 2)[1]
+        self.hierarchical = self.deep or (self.shared and condition > self.embedding)
+        slots = len(through) + 1 if self.hierarchical and not self.deep else 1
+        self.latent = head - self.embedding if self.deep else head * slots
+        self.colours = shape(part, "output_layer.2.weight", 4)[0]
+
+    def _stages(self, through: list[tuple[int, int]]) -> tuple[int, int]:
+        """Return the resolution, and the blocks of a stage: the last of each doubles the size."""
+        for resolution, widths in GENERATOR_WIDTHS.items():
+            stages = len(widths) - 1
+            depth, rest = divmod(len(through), stages)
+            if resolution < SMALLEST or rest or not depth or (depth > 1 and not self.deep):
+                continue
+            stage_ends = [through[i * depth + depth - 1][1] for i in range(stages)]
+            unit = through[0][0] // widths[0]
+            if [through[0][0], *stage_ends] == [unit * width for width in widths]:
+                return resolution, depth
+        last = f"blocks.{len(through) - 1}.0.conv1.weight"
+        raise WeightsError(f"{self.part.file}: the blocks up to tensor {last!r} are of no network of this code.")
+
+    def move(self) -> None:
+        """Move every tensor."""
+        if self.shared:
+            self.part.move("shared.weight", "embedding.weight")
+        self.layer("linear", "linear")
+        for i in range(len(self.blocks)):
+            for k in range(1, 5 if self.deep else 3):
+                self._conditional(f"blocks.{i}.0.bn{k}", f"blocks.{i}.norm{k}")
+            self.convolutions(f"blocks.{i}.0", f"blocks.{i}")
+            if i in self.attended:
+                self.attention(f"blocks.{i}.1", f"attention.{i}")
+        self.part.move("output_layer.0.gain", "norm.gain")
+        self.part.move("output_layer.0.bias", "norm.bias")
+        self._statistics("output_layer.0", "norm")
+        self.layer("output_layer.2", "to_image")
+        self.part.leave(r".+\.sv\d+", r".+\.u[1-9]\d*", r".+\.num_batches_tracked", r".+\.accumulation_counter")
+
+    def _conditional(self, theirs: str, ours: str) -> None:
+        for name in ("gain", "bias"):
+            if self.shared:
+                self.layer(f"{theirs}.{name}", f"{ours}.{name}", bias=False)
+            else:
+                self.part.move(f"{theirs}.{name}.weight", f"{ours}.{name}.weight", lambda table: table.T)
+        self._statistics(theirs, ours)
+
+    def _statistics(self, theirs: str, ours: str) -> None:
+        kept = (f"{theirs}.stored", f"{theirs}.bn.stored", f"{theirs}.bn.running")
+        prefix = next((name for name in kept if f"{name}_mean" in self.part), kept[0])
+        row = _row(self._accumulated(f"{theirs}.bn.accumulation_counter"))
+        for name in ("mean", "var"):
+            self.part.move(f"{prefix}_{name}", f"{ours}.{name}", row)
+
+    def _accumulated(self, counter: str) -> float:
+        """Return the number of batches that statistics are sums over; 1 for averages.
+
+        A count that is not whole is left from before: averages over training moved on, and it with them.
+        """
+        count = float(self.part.peek(counter).reshape(-1)[0]) if counter in self.part else 0.0
+        return count if count >= 1 and count.is_integer() else 1.0
+
+
+def _row(count: float) -> Callable[[Tensor], Tensor]:
+    """Return the change from sums over `count` batches [channels] to means [1, channels]."""
+    return lambda sums: sums[None] / count
+
+
+# The discriminator.
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One entry of the list of blocks: how many blocks, and their channels in and out."""
+
+    depth: int
+    inputs: int
+    outputs: int
+
+
+class DiscriminatorReader(Reader):
+    """A discriminator: its sizes, and where its tensors go. A deep one has several blocks in a stage."""
+
+    def __init__(self, part: Part):
+        super().__init__(part)
+        stages = []
+        for i in range(_count(part, "blocks.{}.0.conv1.weight")):
+            depth = _count(part, f"blocks.{i}.{{}}.conv1.weight") if self.deep else 1
+            stages.append(Stage(depth, self.channels(f"blocks.{i}.0")[0], self.channels(f"blocks.{i}.{depth - 1}")[1]))
+        self.stages = tuple(stages)
+        self.resolution, halvings = self._size()
+        self.colours = shape(part, "input_conv.weight" if self.deep else "blocks.0.0.conv1.weight", 4)[1]
+        blocks: list[Block] = []
+        for i, stage in enumerate(stages):
+            first = stage.inputs if i or self.deep else 0               # 0 stands for the image
+            blocks += [(i < halvings, first, stage.outputs)]
+            blocks += [(False, stage.outputs, stage.outputs)] * (stage.depth - 1)
+        self.blocks = tuple(blocks)
+        self.attended = tuple(
+            sum(stage.depth for stage in stages[: i + 1]) - 1
+            for i, stage in enumerate(stages)
+            if f"blocks.{i}.{stage.depth}.theta.weight" in part
+        )
+        self.classes = shape(part, "embed.weight", 2)[0]
+        inner = [shape(part, f"blocks.{i}.0.conv1.weight", 4)[0] for i in range(len(stages))]
+        self.wide = self.deep or inner == [stage.outputs for stage in stages]
+
+    def _size(self) -> tuple[int, int]:
+        """Return the resolution, and how many stages halve it."""
+        chain = [self.stages[0].inputs] if self.deep else []
+        chain += [stage.outputs for stage in self.stages]
+        for resolution, (widths, halvings) in DISCRIMINATOR_WIDTHS.items():
+            unit = chain[0] // widths[0]
+            if resolution >= SMALLEST and chain == [unit * width for width in widths]:
+                return resolution, halvings
+        last = f"blocks.{len(self.stages) - 1}.0.conv1.weight"
+        raise WeightsError(f"{self.part.file}: the blocks up to tensor {last!r} are of no network of this code.")
+
+    def move(self) -> None:
+        """Move every tensor."""
+        if self.deep:
+            self.layer("input_conv", "stem")
+        place = 0
+        for i, stage in enumerate(self.stages):
+            for k in range(stage.depth):
+                self.convolutions(f"blocks.{i}.{k}", f"blocks.{place}")
+                place += 1
+            if place - 1 in self.attended:
+                self.attention(f"blocks.{i}.{stage.depth}", f"attention.{place - 1}")
+        self.layer("linear", "linear")
+        self.layer("embed", "embedding", bias=False)
+        self.part.leave(r".+\.sv\d+", r".+\.u[1-9]\d*")
+
+
+# Both in one configuration.
+
+
+def _config(generator: GeneratorReader | None, discriminator: DiscriminatorReader | None) -> Mapping[str, object]:
+    one = generator or discriminator
+    assert one is not None
+    up = None if generator is None else generator.blocks
+    down = None if discriminator is None else discriminator.blocks
+    after_up, after_down = generator.attended if generator else (), discriminator.attended if discriminator else ()
+    config: dict[str, object] = {
+        "resolution": one.resolution,
+        "channels": one.colours,
+        "num_classes": one.classes,
+        "deep": one.deep,
+        "statistics": 1,
+        **block_settings(one.resolution, one.deep, up, down),
+        **attention_settings(one.resolution, up, down, after_up, after_down),
+    }
+    if generator is not None:
+        config |= {
+            "latent": generator.latent,
+            "hierarchical": generator.hierarchical,
+            "embedding": generator.embedding,
+            "spectral_generator": generator.spectral,
+        }
+    if discriminator is not None:
+        config |= {"discriminator_wide": discriminator.wide, "spectral_discriminator": discriminator.spectral}
+    return config
+
+
+FORMAT = Format(
+    name="ajbrock_biggan",
+    summary="ajbrock/BigGAN-PyTorch: G.pth, G_ema.pth and D.pth of BigGAN and BigGAN-deep, alone or together",
+    files=(NAME.pattern,),
+    recognise=recognise,
+    read=read,
+)
