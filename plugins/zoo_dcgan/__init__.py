@@ -23,3 +23,8 @@ def zoo_architectures() -> list[Architecture]:
             default="emoji32",
         )
     ]
+
+
+@hookimpl
+def zoo_formats() -> dict[str, str]:
+    return {"pytorch_dcgan": "zoo_dcgan.pytorch_examples:FORMAT"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import log2
+from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from zoo.adversarial import adversarial_phases
+from zoo.errors import ConfigError
 from zoo.losses import adversarial
 from zoo.model import Model, ModelConfig, power_of_two
 from zoo.noise import Noise
@@ -23,6 +26,8 @@ class DCGANConfig(ModelConfig):
     latent: int = Field(100, ge=1, le=8192, description="numbers in z")
     generator_width: int = Field(64, ge=1, le=1024, description="generator channels next to the image")
     discriminator_width: int = Field(64, ge=1, le=1024, description="discriminator channels next to the image")
+    image_kernel: Literal[4, 1] = Field(4, description="generator's last layer: 4 doubles the resolution, 1 keeps it")
+    judged_side: Literal[4, 2] = Field(4, description="height and width of what the discriminator's last layer sees")
 
     _power_of_two = field_validator("resolution")(power_of_two)
 
@@ -32,14 +37,17 @@ class Generator(nn.Module):
 
     def __init__(self, config: DCGANConfig):
         super().__init__()
-        depth = int(log2(config.resolution)) - 2
+        smallest = 2 if config.image_kernel == 4 else 1      # share of the resolution that the last layer gets
+        depth = int(log2(config.resolution // 4 // smallest)) + 1
         widths = [config.generator_width << i for i in reversed(range(depth))]      # widest at 4x4
         self.head = nn.ConvTranspose2d(config.latent + config.num_classes, widths[0], 4, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
         # Named by the share of the resolution that comes out, so that equal names mean equal widths at any resolution.
-        shares = [f"1_{1 << i}" for i in range(depth - 1, 0, -1)]
+        shares = [f"1_{smallest << i}" for i in reversed(range(depth - 1))]
         self.blocks = nn.ModuleDict({part: GeneratorBlock(a, b) for part, (a, b) in zip(shares, pairwise(widths))})
-        self.to_image = nn.ConvTranspose2d(widths[-1], config.channels, 4, 2, 1)
+        self.to_image = nn.ConvTranspose2d(
+            widths[-1], config.channels, config.image_kernel, stride=smallest, padding=smallest - 1
+        )
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         # A conditional DCGAN takes the label beside z (Mirza and Osindero, 2014, arXiv:1411.1784).
@@ -69,11 +77,11 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: DCGANConfig):
         super().__init__()
-        depth = int(log2(config.resolution)) - 2
+        depth = int(log2(config.resolution // config.judged_side))
         widths = [config.discriminator_width << i for i in range(depth)]             # narrowest at the image
         self.from_image = nn.Conv2d(config.channels + config.num_classes, widths[0], 4, 2, 1)
         self.blocks = nn.ModuleList(DiscriminatorBlock(a, b) for a, b in pairwise(widths))
-        self.head = nn.Conv2d(widths[-1], 1, 4)
+        self.head = nn.Conv2d(widths[-1], 1, config.judged_side)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is not None:      # a constant plane for each class
@@ -108,6 +116,18 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 1.0, 0.02)
 
 
+def by_the_batch(network: nn.Module, *inputs: Tensor | None) -> Tensor:
+    """Return the network's output with batch norm by the statistics of the batch, leaving the running ones alone."""
+    running = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    was_training = network.training
+    network.train()
+    try:
+        output: Tensor = functional_call(network, running, inputs)      # it updates the clones
+    finally:
+        network.train(was_training)
+    return output
+
+
 class DCGAN(Model):
     """A deep convolutional GAN; class-conditional when `num_classes` is given."""
 
@@ -121,8 +141,24 @@ class DCGAN(Model):
         self.discriminator = Discriminator(config)
         initialise(self)
 
-    def generate(self, z: Tensor, labels: Tensor | None, *, psi: float = 1.0, chance: Noise | None = None) -> Tensor:
-        images: Tensor = self.averaged("generator")(z, labels)
+    def generate(
+        self,
+        z: Tensor,
+        labels: Tensor | None,
+        *,
+        psi: float = 1.0,
+        chance: Noise | None = None,
+        statistics: Literal["running", "batch"] = "running",
+    ) -> Tensor:
+        """Return raw images.
+
+        `statistics` is what batch norm goes by: "running", those gathered in training, so that an image depends on its
+        latent alone; or "batch", those of these very latents (of each 64, in `sample`), as the original code samples.
+        """
+        generator = self.averaged("generator")
+        if statistics not in ("running", "batch"):
+            raise ConfigError(f"statistics={str(statistics)[:60]!r}: give 'running' or 'batch'.")
+        images: Tensor = generator(z, labels) if statistics == "running" else by_the_batch(generator, z, labels)
         return images
 
     def recipe(self) -> Recipe:
