@@ -198,8 +198,11 @@ def test_encode_gives_the_posterior_and_decode_shows_latents():
     assert mean.shape == std.shape == (6, 5)
     assert (std > 0).all()
     assert torch.equal(mean, model.encode(images).mean)
-    assert torch.equal(model.decode(mean), model.sample(z=mean))
+    assert torch.equal(model.decode(mean), model.sample(z=mean, clamp=False))
     assert model.decode(mean).shape == images.shape
+    torch.nn.init.constant_(model.decoder.to_image.bias, 5.0)
+    assert model.decode(mean).max() > 1
+    assert torch.equal(model.decode(mean, clamp=True), model.sample(z=mean))
 
 
 def test_the_averages_are_what_encodes_and_decodes():
@@ -213,7 +216,7 @@ def test_the_averages_are_what_encodes_and_decodes():
         for parameter in model.averages[name].parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     assert not torch.equal(model.decode(before), build().decode(before))
-    assert not torch.equal(model.decode(before), model.sample(z=before))      # sample asks the prior first
+    assert not torch.equal(model.decode(before), model.sample(z=before, clamp=False))      # sample asks the prior first
 
 
 def test_labels_steer_the_decoder_and_may_be_left_out():

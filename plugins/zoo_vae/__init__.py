@@ -6,6 +6,16 @@ from zoo.plugin import Architecture, Weights, hookimpl
 
 
 @hookimpl
+def zoo_formats() -> dict[str, str]:
+    """Return the readers of published autoencoders."""
+    return {
+        "diffusers_kl": "zoo_vae.diffusers:FORMAT",
+        "latent_diffusion": "zoo_vae.latent_diffusion:FORMAT",
+        "taesd": "zoo_vae.taesd:FORMAT",
+    }
+
+
+@hookimpl
 def zoo_architectures() -> list[Architecture]:
     """Return the one architecture of this plugin."""
     emoji32 = Weights(
@@ -23,5 +33,6 @@ def zoo_architectures() -> list[Architecture]:
             paper="Kingma and Welling, 2014, arXiv:1312.6114",
             weights={"emoji32": emoji32},
             default="emoji32",
+            variants={"kl": "zoo_vae.kl:AutoencoderKL", "tiny": "zoo_vae.tiny:TinyAutoencoder"},
         )
     ]

@@ -98,12 +98,15 @@ class VAE(Model):
         return Gaussian(mean, log_std.exp())
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, labels: Tensor | list[int] | None = None) -> Tensor:
-        """Return images [N, C, H, W], float32 in [-1, 1], for latents [N, latent].
+    def decode(
+        self, latents: Tensor, labels: Tensor | list[int] | None = None, *, clamp: bool = False
+    ) -> Tensor:
+        """Return images [N, C, H, W], float32, for latents [N, latent].
 
         Args:
             latents: for example `encode(images).mean`.
             labels: class indices [N] or rows [N, classes]; left out, a model with classes decodes an even mixture.
+            clamp: limit them to [-1, 1]; else the network's raw output.
 
         Raises:
             ConfigError: latents of another size, or labels that do not fit.
@@ -118,7 +121,7 @@ class VAE(Model):
         rows = self.onehot(labels, len(latents))
         rows = None if rows is None else rows.to(self.device)
         images: Tensor = self.averaged("decoder")(latents.to(self.device, torch.float32), rows)
-        return images.float().clamp(-1, 1)
+        return images.float().clamp(-1, 1) if clamp else images.float()
 
     def recipe(self) -> Recipe:
         """Return one phase that moves all networks together."""
