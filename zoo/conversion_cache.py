@@ -54,9 +54,10 @@ def fetched(
     if (found := cached(name, entry, revision, cache_dir)) is not None:
         return found
     there = hub.fetch(entry.repo, revision=wanted, cache_dir=cache_dir, token=token, files=entry.files)
-    key = _key(there.directory, entry)
+    files = [there.directory / file for file in there.files]
+    key = _key(files, entry)
     if not (place / key / "manifest.json").is_file():
-        _convert(name, entry, there.directory, place / key)
+        _convert(name, entry, files, place / key)
     note = {"key": key, "repo": entry.repo, "files": list(entry.files), "commit": there.commit}
     with suppress(OSError):      # without the note the next load asks the Hub again
         _write(_note(name, wanted, place), note)
@@ -79,14 +80,14 @@ def _note(name: str, revision: str | None, place: Path) -> Path:
     return place / f"{name}@{(revision or 'main').replace('/', '--')}.json"
 
 
-def _key(directory: Path, entry: Weights) -> str:
+def _key(files: list[Path], entry: Weights) -> str:
     from zoo.conversion import VERSION
 
-    digests = [sha256(directory / file) for file in entry.files]
+    digests = [sha256(file) for file in files]
     return hashlib.sha256(json.dumps([VERSION, entry.format, digests]).encode()).hexdigest()
 
 
-def _convert(name: str, entry: Weights, directory: Path, target: Path) -> None:
+def _convert(name: str, entry: Weights, files: list[Path], target: Path) -> None:
     """Convert files of one commit into a model folder, which appears whole or not at all."""
     from zoo import weights
 
@@ -98,7 +99,7 @@ def _convert(name: str, entry: Weights, directory: Path, target: Path) -> None:
         advice = "set ZOO_HOME to a folder that can"
         raise WeightsError(f"{target.parent} cannot be written ({cause}): {advice}.") from error
     try:
-        model = _model(name, entry, directory)
+        model = _model(name, entry, files)
         model.origin = {**model.origin, "license": entry.license}
         weights.save(model, draft)
         if target.exists():
@@ -110,18 +111,15 @@ def _convert(name: str, entry: Weights, directory: Path, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _model(name: str, entry: Weights, directory: Path) -> Model:
+def _model(name: str, entry: Weights, files: list[Path]) -> Model:
     from zoo.conversion import convert
 
-    folders = {(directory / file).parent for file in entry.files}
-    if len(folders) != 1:
-        raise WeightsError(f"{name}: its files {', '.join(entry.files)} lie in several folders.")
     # Only the named files: a repository may hold others beside them, of other networks or in other containers.
     with tempfile.TemporaryDirectory(prefix="zoo-convert-") as temporary:
-        for file in entry.files:
-            os.symlink((directory / file).resolve(), Path(temporary) / Path(file).name)
-        weights_files = [Path(file).name for file in entry.files if not file.endswith(".json")]
-        whole = Path(temporary) if len(weights_files) > 1 else Path(temporary, weights_files[0])
+        for file in files:
+            os.symlink(file.resolve(), Path(temporary, file.name))
+        weights_files = [file.name for file in files if file.suffix != ".json"]
+        whole = Path(temporary, weights_files[0]) if len(weights_files) == 1 else Path(temporary)
         model = convert(whole, format=entry.format)
     _check_expected(name, entry.expected, {"architecture": model.architecture, **model.config.model_dump()})
     return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo.plugin import Architecture, Weights, hookimpl
+from zoo_biggan.published import BIGGAN
 
 
 @hookimpl
@@ -21,7 +22,7 @@ def zoo_architectures() -> list[Architecture]:
             model="zoo_biggan.model:BigGAN",
             summary="class-conditional residual GAN with self-attention and a projection discriminator; also deep",
             paper="Brock et al., 2019, arXiv:1809.11096",
-            weights={"emoji32": emoji32},
+            weights={"emoji32": emoji32, **BIGGAN},
             default="emoji32",
         )
     ]

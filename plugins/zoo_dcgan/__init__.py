@@ -1,6 +1,7 @@
 """DCGAN as a plugin of the zoo; light: the model module is named here, not imported."""
 
 from zoo.plugin import Architecture, Weights, hookimpl
+from zoo_dcgan.published import DCGAN
 
 EMOJI32 = Weights(
     summary="Noto emoji without smileys, 32x32",
@@ -19,7 +20,7 @@ def zoo_architectures() -> list[Architecture]:
             model="zoo_dcgan.model:DCGAN",
             summary="Strided convolutions and batch norm; the plain baseline",
             paper="Radford et al., 2016, arXiv:1511.06434",
-            weights={"emoji32": EMOJI32},
+            weights={"emoji32": EMOJI32, **DCGAN},
             default="emoji32",
         )
     ]

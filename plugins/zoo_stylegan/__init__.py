@@ -1,6 +1,7 @@
-"""StyleGAN2 as a plugin of the zoo; light: the model module is named here, not imported."""
+"""StyleGAN2 and StyleGAN3 as a plugin of the zoo; light: the model module is named here, not imported."""
 
 from zoo.plugin import Architecture, Weights, hookimpl
+from zoo_stylegan.published import STYLEGAN
 
 EMOJI32 = Weights(
     summary="Noto emoji without smileys, 32x32",
@@ -19,7 +20,13 @@ def zoo_architectures() -> list[Architecture]:
             model="zoo_stylegan.model:StyleGAN",
             summary="StyleGAN2: a mapped style modulates each layer",
             paper="Karras et al., 2020, arXiv:1912.04958",
-            weights={"emoji32": EMOJI32},
+            weights={"emoji32": EMOJI32, **STYLEGAN},
             default="emoji32",
-        )
+        ),
+        Architecture(
+            "stylegan3",
+            model="zoo_stylegan.alias_free.model:StyleGAN3",
+            summary="StyleGAN3: alias-free, details move with the surfaces that they are on",
+            paper="Karras et al., 2021, arXiv:2106.12423",
+        ),
     ]

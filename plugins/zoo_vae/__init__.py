@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo.plugin import Architecture, Weights, hookimpl
+from zoo_vae.published import VAE
 
 
 @hookimpl
@@ -31,7 +32,7 @@ def zoo_architectures() -> list[Architecture]:
             model="zoo_vae.model:VAE",
             summary="convolutional residual variational autoencoder that weighs its own reconstruction error",
             paper="Kingma and Welling, 2014, arXiv:1312.6114",
-            weights={"emoji32": emoji32},
+            weights={"emoji32": emoji32, **VAE},
             default="emoji32",
             variants={"kl": "zoo_vae.kl:AutoencoderKL", "tiny": "zoo_vae.tiny:TinyAutoencoder"},
         )
