@@ -34,4 +34,5 @@ def zoo_formats() -> dict[str, str]:
     return {
         "ajbrock_biggan": "zoo_biggan.ajbrock:FORMAT",
         "huggingface_biggan": "zoo_biggan.huggingface:FORMAT",
+        "studiogan": "zoo_biggan.studiogan:FORMAT",
     }

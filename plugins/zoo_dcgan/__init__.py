@@ -22,10 +22,14 @@ def zoo_architectures() -> list[Architecture]:
             paper="Radford et al., 2016, arXiv:1511.06434",
             weights={"emoji32": EMOJI32, **DCGAN},
             default="emoji32",
+            variants={"deep_conv": "zoo_dcgan.deep_conv:DeepConvGAN"},
         )
     ]
 
 
 @hookimpl
 def zoo_formats() -> dict[str, str]:
-    return {"pytorch_dcgan": "zoo_dcgan.pytorch_examples:FORMAT"}
+    return {
+        "pytorch_dcgan": "zoo_dcgan.pytorch_examples:FORMAT",
+        "studiogan_dcgan": "zoo_dcgan.studiogan:FORMAT",
+    }
