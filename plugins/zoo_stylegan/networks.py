@@ -178,7 +178,7 @@ class Generator(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """[N, a, h, w] -> [N, b, h/2, w/2]: two convolutions, after the image for "skip", beside a shortcut for "resnet"."""
+    """[N, a, h, w] -> [N, b, h/2, w/2]: two convolutions, beside a shortcut if "resnet", after the image if "skip"."""
 
     def __init__(self, resolution: int, config: DiscriminatorConfig):
         super().__init__()

@@ -1,0 +1,136 @@
+"""What the tensors of a foreign StyleGAN2 say about its configuration."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.errors import WeightsError
+from zoo.formats.contract import Part
+from zoo_stylegan.config import StyleGANConfig
+from zoo_stylegan.networks import Mapping as MappingNetwork
+
+SAMPLE = 4096      # styles whose mean stands for a missing average
+SHARED = ("resolution", "channels", "num_classes", "resample_filter")      # settings that both networks state
+
+
+def size(part: Part, name: str, axis: int = 0) -> int:
+    """Return one length of a tensor of the file.
+
+    Raises:
+        WeightsError: the file lacks the tensor, or it has fewer axes.
+    """
+    shape = part.peek(name).shape
+    if axis >= len(shape):
+        raise WeightsError(f"{part.file}: tensor {name!r} has the unexpected shape {list(shape)}.")
+    return shape[axis]
+
+
+def channel_settings(
+    widths: Sequence[int], prefix: str = "", hint: tuple[object, object] | None = None
+) -> dict[str, object]:
+    """Return the settings that give these channels at 4x4, 8x8, ...: channel_base and channel_max where they can.
+
+    Args:
+        widths: channels, from 4x4 up.
+        prefix: "discriminator_" for its settings.
+        hint: the channel_base and channel_max that the file names: kept if they give just these channels.
+    """
+    sizes = [4 << i for i in range(len(widths))]
+    most = max(widths)
+    below = [size * width for size, width in zip(sizes, widths, strict=True) if width < most]
+    guess = (max(below, default=most * sizes[-1]), most)
+    for base, limit in (hint or guess, guess):
+        if isinstance(base, int) and isinstance(limit, int) and [min(base // at, limit) for at in sizes] == [*widths]:
+            return {f"{prefix}channel_base": base, f"{prefix}channel_max": limit}
+    return {f"{prefix}widths": tuple(widths)}
+
+
+def taps(part: Part, names: Sequence[str], gain: float = 1.0) -> tuple[float, ...]:
+    """Return the taps of the low-pass filter of sum `gain` that all these tensors hold, [L, L], or [L] as one row.
+
+    Raises:
+        WeightsError: one is missing, differs from the others, or is not the same filter in both directions.
+    """
+    row, tensors = torch.ones(1), {name: part.source.get(name) for name in names}
+    for name, tensor in tensors.items():
+        if tensor is None:
+            raise WeightsError(f"{part.file}: tensor {name!r} is missing: the file is incomplete or of another format.")
+        if name == names[0]:
+            row = tensor.double().sum(0) if tensor.ndim == 2 else tensor.double().flatten()
+            row = row / row.sum()
+        expected = gain * (torch.outer(row, row) if tensor.ndim == 2 else row)
+        if tensor.shape != expected.shape or not torch.allclose(tensor.double(), expected, rtol=1e-4, atol=1e-6):
+            raise WeightsError(f"{part.file}: tensor {name!r} is not the one low-pass filter of all layers.")
+    return tuple(round(float(tap / row[0]), 6) for tap in row)
+
+
+def agreed(file: str, generator: Mapping[str, object], discriminator: Mapping[str, object]) -> dict[str, object]:
+    """Return the settings of a whole model; what the discriminator has like the generator is left to its default.
+
+    Raises:
+        WeightsError: the networks are not of one model.
+    """
+    for name in SHARED:
+        if name in generator and name in discriminator and generator[name] != discriminator[name]:
+            both = f"{generator[name]!r:.60} for the generator, {discriminator[name]!r:.60} for the discriminator"
+            raise WeightsError(f"{file}: {name} is {both}: these are not networks of one model.")
+    own = dict(discriminator)
+    if generator:
+        channels = ("channel_base", "channel_max")
+        if all(generator.get(name) == own.get(f"discriminator_{name}") for name in channels):
+            own = {name: value for name, value in own.items() if name not in {f"discriminator_{it}" for it in channels}}
+        for name in ("mapping_layers", "mapping_rate"):
+            if generator[name] == own.get(f"discriminator_{name}"):
+                del own[f"discriminator_{name}"]
+        if (own.get("discriminator_clamp") or None) == generator.get("conv_clamp"):
+            own.pop("discriminator_clamp", None)
+    return {**own, **generator}
+
+
+def mean_style(part: Part, settings: Mapping[str, object]) -> Tensor:
+    """Return the mean style [w] of 4096 latents, as many as rosinality's scripts draw, of an unconditional generator.
+
+    For files that have no average: upstream draws those latents anew each time that it truncates. Here they are always
+    the same, numpy's RandomState(5).randn(4096, latent), a stream that no version of anything will change.
+    """
+    prefix = f"{part.into}.mapping."
+    state = {name.removeprefix(prefix): value for name, value in part.tensors.items() if name.startswith(prefix)}
+    config = StyleGANConfig.model_validate(dict(settings))
+    with torch.device("meta"):
+        mapping = MappingNetwork(
+            config.latent, 0, config.w, config.mapping_layers, config.mapping_rate, width=config.mapping_width
+        )
+    try:
+        mapping.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"{part.file}: the layers of the mapping network do not fit together.") from error
+    with torch.no_grad():
+        w: Tensor = mapping(frozen_normal(5, SAMPLE * config.latent).reshape(SAMPLE, -1), None)
+    return w.mean(0)
+
+
+def frozen_normal(seed: int, count: int) -> Tensor:
+    """Return the first `count` numbers of numpy's RandomState(seed).randn(), in float32.
+
+    Marsaglia's polar method on uniform numbers of the Mersenne Twister, which is Python's generator too.
+    """
+    word = [seed]
+    for i in range(1, 624):
+        word.append((1812433253 * (word[-1] ^ (word[-1] >> 30)) + i) & 0xFFFFFFFF)
+    stream = random.Random()
+    stream.setstate((3, (*word, 624), None))
+    found = torch.empty(0, dtype=torch.float64)
+    while len(found) < count:      # of the pairs in a square, those within the circle: pi / 4 of them
+        more = 64 + 2 * int(0.66 * (count - len(found)))
+        drawn = torch.tensor([stream.random() for _ in range(more)], dtype=torch.float64)
+        pairs = 2 * drawn.reshape(-1, 2) - 1
+        radius = pairs.square().sum(1)
+        kept = (radius < 1) & (radius > 0)
+        pairs, radius = pairs[kept], radius[kept]
+        normal = pairs.flip(1) * (-2 * radius.log() / radius).sqrt()[:, None]
+        found = torch.cat([found, normal.flatten()])
+    return found[:count].float()
