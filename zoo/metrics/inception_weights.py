@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import torch
 from torch import Tensor
 
+from zoo.backbones import package_file
 from zoo.errors import EvaluationError
 from zoo.metrics import store
 from zoo.storage import sha256, zoo_home
@@ -54,7 +55,7 @@ def _hub_cache() -> dict[str, Tensor] | None:
 
 
 def _package() -> dict[str, Tensor] | None:
-    path = store.package_file(PACKAGE, PACKAGE_FILE)
+    path = package_file(PACKAGE, PACKAGE_FILE)
     if path is None:
         return None
     if sha256(path) != PACKAGE_SHA256:

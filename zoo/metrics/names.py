@@ -70,7 +70,6 @@ def extractor(name: str, device: str | torch.device | None = None) -> FeatureExt
 
 def offline_features() -> str:
     """Return features whose weights are on this machine: those of the installed lite0 package, or else "pixels"."""
-    from zoo.metrics.backbones import LITE0, LITE0_FILE, LITE0_PACKAGE
-    from zoo.metrics.store import package_file
+    from zoo.backbones import LITE0, LITE0_FILE, LITE0_PACKAGE, package_file
 
     return f"timm:{LITE0}@96" if package_file(LITE0_PACKAGE, LITE0_FILE) else "pixels"

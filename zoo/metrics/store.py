@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor
@@ -52,10 +51,3 @@ def place(content: bytes, path: Path) -> None:
     except BaseException:
         os.unlink(passing)
         raise
-
-
-def package_file(package: str, inside: str) -> Path | None:
-    """Return the path of a file inside an installed package, or None. The package is not imported."""
-    spec = find_spec(package)
-    places = (spec.submodule_search_locations if spec else None) or []
-    return next((path for place in places if (path := Path(place, inside)).is_file()), None)
