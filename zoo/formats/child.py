@@ -1,0 +1,66 @@
+"""The process that reads a stranger's file: standard input is the file, standard output what is handed over.
+
+It is given no path. Before it looks at the first byte it limits itself: memory, time, the size of what it writes, and
+the number of open files to none, so that it can open nothing more, neither a file nor a connection. A refusal is one
+line on standard error and exit code 3.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+
+from zoo.errors import WeightsError
+from zoo.formats.handover import most_bytes, write
+from zoo.formats.parsing import parse
+
+REFUSED = 3                    # exit code
+MEMORY = 1 << 30               # bytes for the interpreter, numpy and what a pickle unfolds to
+SECONDS = 20                   # of processor time, and one for every 20 MB
+
+
+def confine(size: int) -> None:
+    """Limit what this process can do to what reading a file of `size` bytes takes."""
+    try:
+        import resource
+    except ImportError:                # not on Windows
+        return
+    seconds = SECONDS + size // 20_000_000
+    most = most_bytes(size) + (1 << 28)
+    for limit, value in (
+        (resource.RLIMIT_AS, MEMORY + 2 * size),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, most),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NOFILE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+
+
+def main() -> None:
+    """Read standard input, write standard output, and end the process."""
+    size = os.fstat(0).st_size
+    try:
+        with open(1, "wb", closefd=False) as out:
+            data = memoryview(mmap.mmap(0, size, access=mmap.ACCESS_READ) if size else b"")
+            confine(size)
+            write(parse(data), size, out)
+    except WeightsError as error:
+        refuse(str(error))
+    except MemoryError:
+        refuse("it takes more memory than a file of its size may: it is damaged or altered.")
+    except RecursionError:
+        refuse("it is nested too deeply.")
+    os._exit(0)                        # the mapping is still in use: no tidying up
+
+
+def refuse(cause: str) -> None:
+    """Say why the file is not read, and end."""
+    os.write(2, cause.encode("utf-8", "replace"))
+    os._exit(REFUSED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

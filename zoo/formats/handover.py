@@ -1,0 +1,161 @@
+"""What the reading process hands over: one safetensors file, with the tree of everything else in its metadata.
+
+In the tree's JSON a list is a list, {"t": 3} is tensor 3, {"d": [[key, value], ...]} a dictionary, and
+{"i": kind, "s": [[key, value], ...]} an object of an upstream class. No two tensors share memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from zoo.errors import WeightsError
+from zoo.formats.inert import Array, Global, Kind, Record
+from zoo.formats.storages import DTYPES, Storage, Strided, contiguous
+
+DEEPEST = 100                  # levels of a tree
+LARGEST_TREE = 1 << 26         # characters, roughly; and see `write`
+LONGEST_HEADER = 1 << 28       # of the file that is handed over
+TREE = "tree"                  # the name of the tree in the metadata
+
+
+def write(tree: Any, read: int, out: BinaryIO) -> None:
+    """Write what `parse` found in a file of `read` bytes.
+
+    Raises:
+        WeightsError: it is circular, nested too deeply, or grows beyond its file: a bomb.
+    """
+    cost, nbytes = _Measure().of(tree, DEEPEST)
+    if cost > min(LARGEST_TREE, (1 << 20) + 16 * read):
+        raise WeightsError("it unfolds to far more than the file's size: the same values are repeated over and over.")
+    if nbytes > most_bytes(read):
+        raise WeightsError(f"its tensors unfold to {nbytes:,} bytes out of a file of {read:,}.")
+    tensors: list[Strided] = []
+    document = json.dumps(_encode(tree, tensors), separators=(",", ":"))
+    order = sorted(range(len(tensors)), key=lambda number: -tensors[number].size)      # aligned, as safetensors wants
+    records: dict[str, Any] = {"__metadata__": {TREE: document}}
+    at = 0
+    for number in order:
+        tensor = tensors[number]
+        span = [at, at + tensor.nbytes]
+        records[str(number)] = {"dtype": DTYPES[tensor.dtype][0], "shape": list(tensor.shape), "data_offsets": span}
+        at = span[1]
+    head = json.dumps(records, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    out.write(len(head).to_bytes(8, "little") + head)
+    for number in order:
+        for piece in tensors[number].chunks():
+            out.write(piece)
+
+
+def most_bytes(read: int) -> int:
+    """Return how many bytes the tensors of a file of `read` bytes may take: tied ones are copied."""
+    return 4 * read + (1 << 24)
+
+
+class _Measure:
+    """Size of a tree, without unfolding what it repeats."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[int, int]] = {}
+        self.open: set[int] = set()
+
+    def of(self, node: Any, levels: int) -> tuple[int, int]:
+        """Return the characters and the bytes of tensors that a node unfolds to, roughly.
+
+        Raises:
+            WeightsError: it is circular or deeper than `levels`.
+        """
+        node = _plain(node)
+        if isinstance(node, Strided):
+            return 64, node.nbytes
+        if not isinstance(node, dict | list | tuple | Record):
+            return 16 + (len(node) if isinstance(node, str) else 0), 0
+        if levels == 0:
+            raise WeightsError(f"it is nested more than {DEEPEST} levels deep.")
+        if id(node) in self.open:
+            raise WeightsError("it holds a value that contains itself.")
+        if id(node) not in self.known:
+            self.open.add(id(node))
+            sizes = [self.of(inner, levels - 1) for inner in _inside(node)]
+            self.known[id(node)] = (16 + sum(cost for cost, _ in sizes), sum(nbytes for _, nbytes in sizes))
+            self.open.discard(id(node))
+        return self.known[id(node)]
+
+
+def _inside(node: Any) -> list[Any]:
+    if isinstance(node, Record):
+        return [node.kind, *node.state, *node.state.values()]
+    return [*node, *node.values()] if isinstance(node, dict) else list(node)
+
+
+def _plain(node: Any) -> Any:
+    """Return a leaf of the pickle as what the tree says for it."""
+    match node:
+        case Array(tensor=Strided() as tensor):
+            return tensor
+        case Array():
+            raise WeightsError("it holds an array without content.")
+        case Global(name=name):
+            return name
+        case Kind(dtype=dtype):
+            return dtype
+        case memoryview():
+            return str(node, "latin-1")
+        case Storage(dtype=dtype, nbytes=nbytes):
+            dtype = "uint8" if dtype == "untyped" else dtype
+            shape = (nbytes // DTYPES[dtype][1],)
+            return Strided(node, dtype, 0, shape, contiguous(shape))
+    return node
+
+
+def _encode(node: Any, tensors: list[Strided]) -> Any:
+    node = _plain(node)
+    if isinstance(node, Strided):
+        tensors.append(node)
+        return {"t": len(tensors) - 1}
+    if isinstance(node, dict):
+        return {"d": [[key, _encode(value, tensors)] for key, value in node.items()]}
+    if isinstance(node, list | tuple):
+        return [_encode(value, tensors) for value in node]
+    if isinstance(node, Record):
+        return {"i": node.kind, "s": [[key, _encode(value, tensors)] for key, value in node.state.items()]}
+    return node
+
+
+def decode(node: Any, tensor: Callable[[int], Any], instance: Callable[[str, dict[Any, Any]], Any]) -> Any:
+    """Return the tree that a JSON document describes.
+
+    Args:
+        tensor: makes the leaf for tensor number n.
+        instance: makes the leaf for an object of an upstream class.
+
+    Raises:
+        ValueError: the document is not as `write` makes it.
+    """
+    match node:
+        case None | bool() | int() | float() | str():
+            return node
+        case list():
+            return [decode(value, tensor, instance) for value in node]
+        case {"t": int(number), **rest} if not rest:
+            return tensor(number)
+        case {"d": list(pairs), **rest} if not rest:
+            return _pairs(pairs, tensor, instance)
+        case {"i": str(kind), "s": list(pairs), **rest} if not rest:
+            return instance(kind, _pairs(pairs, tensor, instance))
+    raise ValueError("the tree is malformed")
+
+
+def _pairs(
+    pairs: list[Any], tensor: Callable[[int], Any], instance: Callable[[str, dict[Any, Any]], Any]
+) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for pair in pairs:
+        match pair:
+            case [None | bool() | int() | float() | str() as key, value]:
+                found[key] = decode(value, tensor, instance)
+            case _:
+                raise ValueError("the tree is malformed")
+    return found

@@ -1,0 +1,89 @@
+"""safetensors: the header of a file, checked more strictly than the format asks for.
+
+Both ends use it: for a stranger's file, and for what the reading process hands over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from zoo.errors import WeightsError
+from zoo.formats.storages import LONGEST_AXIS, MOST_AXES, SIZES
+
+LONGEST_HEADER = 1 << 24       # bytes; 250 tensors take 30,000
+MOST_TENSORS = 50_000
+LONGEST_NAME = 500
+
+
+def header(data: memoryview, longest: int = LONGEST_HEADER) -> tuple[dict[str, Any], memoryview]:
+    """Return the records {name: {dtype, shape, data_offsets}} of a safetensors file and its bytes behind the header.
+
+    The offsets are checked to cover those bytes without hole or overlap. `__metadata__` is among the records if the
+    file has it.
+
+    Raises:
+        WeightsError: the file breaks the format's rules, or holds what no model's does.
+    """
+    if len(data) < 10:
+        raise WeightsError("its safetensors header is cut short.")
+    length = int.from_bytes(data[:8], "little")
+    if length > longest or length > len(data) - 8:
+        raise WeightsError(f"its safetensors header says that it is {length:,} bytes long: the file is cut or altered.")
+    if data[8] != ord("{"):
+        raise WeightsError("its safetensors header does not begin with '{'.")
+    try:
+        records = json.loads(str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"its safetensors header is no JSON ({type(error).__name__}): it is damaged.") from error
+    if not isinstance(records, dict) or len(records) > MOST_TENSORS:
+        raise WeightsError(f"its safetensors header is no list of at most {MOST_TENSORS:,} tensors.")
+    metadata = records.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise WeightsError("its safetensors metadata is not text.")
+    body = data[8 + length :]
+    spans = sorted(_span(name, record) for name, record in records.items() if name != "__metadata__")
+    if not spans:
+        raise WeightsError("it holds no tensor.")
+    at = 0
+    for begin, end, name in spans:
+        if begin != at:
+            raise WeightsError(f"tensor {name!r} begins at byte {begin} instead of {at}: the file is altered.")
+        at = end
+    if at != len(body):
+        raise WeightsError(f"its tensors take {at:,} bytes and the file holds {len(body):,}: it is cut or altered.")
+    return records, body
+
+
+def _span(name: str, record: Any) -> tuple[int, int, str]:
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise WeightsError(f"a tensor has the impossible name {name[:60]!r}.")
+    if not isinstance(record, dict) or set(record) != {"dtype", "shape", "data_offsets"}:
+        raise WeightsError(f"the record of tensor {name!r} is malformed.")
+    dtype, shape, offsets = record["dtype"], record["shape"], record["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in SIZES:
+        raise WeightsError(f"tensor {name!r} is of dtype {str(dtype)[:40]}, which cannot be read.")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        raise WeightsError(f"tensor {name!r} has no natural numbers for its shape or place.")
+    if len(shape) > MOST_AXES or max((*shape, *offsets)) > LONGEST_AXIS:
+        raise WeightsError(f"tensor {name!r} has an impossible shape or place.")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * SIZES[dtype]:
+        raise WeightsError(f"tensor {name!r} of shape {shape} and dtype {dtype} does not take {end - begin} bytes.")
+    return begin, end, name
+
+
+def _naturals(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
