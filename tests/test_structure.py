@@ -49,7 +49,10 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 
 # What a plugin may use of zoo: the contract, and the parts that recipes are made of.
-CONTRACT = ("adversarial", "errors", "formats.contract", "formats.studiogan", "losses", "model", "noise", "penalties", "plugin", "recipe")
+CONTRACT = (
+    "adversarial", "errors", "formats.contract", "formats.studiogan", "losses", "model", "noise", "penalties", "plugin",
+    "recipe",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
