@@ -91,11 +91,11 @@ def test_info_tells_configuration_and_size(trained, capsys):
 def test_every_verb_explains_itself(capsys):
     assert main([]) == 0
     overview = capsys.readouterr().out
-    for verb in ("list", "info", "sample", "train", "finetune", "evaluate", "publish", "plugins", "demo"):
+    for verb in ("list", "info", "sample", "train", "finetune", "evaluate", "publish", "convert", "plugins", "demo"):
         assert f" {verb} " in overview
         assert main([verb, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out
-    for later in ("verify", "doctor", "convert", "web"):
+    for later in ("verify", "doctor", "web"):
         assert f" {later} " not in overview
 
 

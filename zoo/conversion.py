@@ -6,7 +6,9 @@ The files are read as data by `zoo.formats.reading`; the formats are plugins' (h
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +103,15 @@ def _place(path: object) -> Path:
 def _formats(name: str) -> list[Format]:
     if not isinstance(name, str):
         raise UnknownName(f"format={str(name)[:60]!r}: give 'auto' or one of {', '.join(format_names())}.")
-    return [load_format(each) for each in format_names()] if name == "auto" else [load_format(name)]
+    if name != "auto":
+        return [load_format(name)]
+    found = []
+    for each in format_names():
+        try:
+            found.append(load_format(each))
+        except PluginError as error:      # one broken plugin does not keep the others from reading
+            warnings.warn(str(error), stacklevel=4)
+    return found
 
 
 def _recognised(place: Path, formats: list[Format]) -> tuple[Format, Source]:
@@ -115,8 +125,8 @@ def _recognised(place: Path, formats: list[Format]) -> tuple[Format, Source]:
         for name in names:
             if name not in contents:
                 contents[name] = read_file(folder / name)
-        source = Source(place, {name: contents[name] for name in names}, configs)
-        if names and each.recognise(source):
+        source = _mine(Source(place, {name: contents[name] for name in names}, configs), each)
+        if source is not None:
             claims.append((each, source))
     if not claims:
         raise WeightsError(_unknown(place, formats, list(contents)))
@@ -124,6 +134,13 @@ def _recognised(place: Path, formats: list[Format]) -> tuple[Format, Source]:
         possible = ", ".join(repr(each.name) for each, _ in claims)
         raise WeightsError(f"{place} could be of several formats: choose one of {possible} by format=... (--format).")
     return claims[0]
+
+
+def _mine(source: Source, chosen: Format) -> Source | None:
+    """Return the share of the files that a format knows: a folder may hold others under names like theirs."""
+    known = [name for name, tree in source.files.items() if chosen.recognise(replace(source, files={name: tree}))]
+    mine = replace(source, files={name: source.files[name] for name in known})
+    return mine if known and chosen.recognise(mine) else None
 
 
 def _configs(folder: Path) -> dict[str, Mapping[str, Any]]:

@@ -70,6 +70,7 @@ class Model(nn.Module):
         self.origin: dict[str, Any] = {}   # where the weights came from: name, revision, license, sha256, ...
         self.adapted: dict[str, str] = {}  # tensor name -> copied, grown or re-initialised, after adapt=True
         self.absent: tuple[str, ...] = ()  # networks that the weights came without, such as a discriminator
+        self.critic: BaseModel | None = None    # what stands in for the architecture's discriminator: `zoo.projected`
 
     # What an architecture defines.
 
@@ -256,9 +257,9 @@ class Model(nn.Module):
         if fresh:
             with torch.device(self.device):
                 whole = type(self)(self.config)
+            self.absent = ()      # first: looking for the name, add_module would be told that it is absent
             for name in fresh:
                 self.add_module(name, whole.get_submodule(name))
-            self.absent = ()
         return fresh
 
     @property
