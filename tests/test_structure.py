@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "repositories", "snapshots",
      "launch", "formats"),
     ("recipe", "losses", "discovery", "backbones"),                          # training as data; what is installed
-    ("model", "adversarial", "registry", "data", "hub"),                     # what the verbs work on
+    ("model", "adversarial", "projected", "registry", "data", "hub"),        # what the verbs work on
     ("cards", "weights"),
     ("conversion",),                                                         # foreign checkpoints
     ("conversion_cache",),

@@ -37,6 +37,7 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     origin: dict[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
+    critic: dict[str, Any] | None = None
     manifest: dict[str, Any] | None = None
 
 
@@ -51,6 +52,7 @@ class Written(BaseModel):
     zoo_version: str = ""
     origin: dict[str, Any] = {}
     absent: list[str] = []      # networks of the architecture that these weights lack
+    critic: dict[str, Any] | None = None      # settings of what stands in for its discriminator: `zoo.projected`
 
 
 def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
@@ -84,7 +86,9 @@ def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
             _verify(folder, manifest)
     tensors = read_tensors(folder / "model.safetensors")
     absent = tuple(written.absent)
-    return Checkpoint(written.architecture, written.config, tensors, written.origin, absent, manifest)
+    return Checkpoint(
+        written.architecture, written.config, tensors, written.origin, absent, written.critic, manifest
+    )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from zoo.data import ImageSet, open_images
 from zoo.errors import UnknownName, Unsupported, suggest
 from zoo.loading import load
 from zoo.model import Model
+from zoo.projected import training_recipe
 from zoo.recipe import Recipe
 
 FEW = 5000      # images; with fewer a critic learns them by heart (Karras 2020a, figure 1), so they are augmented
@@ -106,7 +107,7 @@ def prepare(
     )
     model = _fit_classes(name_or_model, model, images)
     fresh = model.complete()
-    recipe = options.get("recipe") or model.recipe()
+    recipe = options.get("recipe") or training_recipe(model)
     if critics := tuple(name for name in fresh if name in recipe.critics):
         recipe = replace(recipe, fresh=critics, warmup_kimg=recipe.warmup_kimg or min(WARMUP, kimg / 5))
     chosen, reason = choose(recipe, images, kimg) if method == "auto" else (method, "asked for")

@@ -32,8 +32,17 @@ if TYPE_CHECKING:
 LARGEST = 64 * 2**30      # bytes of parameters that a config may ask for
 
 
-def build(architecture: str, config: Mapping[str, object], *, device: str | torch.device = "cpu") -> Model:
+def build(
+    architecture: str,
+    config: Mapping[str, object],
+    *,
+    device: str | torch.device = "cpu",
+    critic: Mapping[str, object] | None = None,
+) -> Model:
     """Return a model with random weights, its size checked on the meta device before anything is allocated.
+
+    Args:
+        critic: settings of a projected discriminator in place of the architecture's own.
 
     Raises:
         ConfigError: a wrong or unknown setting, or a model larger than `LARGEST`.
@@ -41,7 +50,7 @@ def build(architecture: str, config: Mapping[str, object], *, device: str | torc
     cls = model_class(find_architecture(architecture), config.get("variant"))
     settings = validated(cls, architecture, config)
     with torch.device("meta"):
-        sketch = cls(settings)
+        sketch = _dressed(cls(settings), critic)
     size = sum(tensor.numel() * tensor.element_size() for tensor in sketch.state_dict().values())
     real = torch.device(device).type != "meta"
     most = min(LARGEST, installed()) if real else LARGEST
@@ -52,9 +61,17 @@ def build(architecture: str, config: Mapping[str, object], *, device: str | torc
         )
     if real:
         with torch.device(device):
-            sketch = cls(settings)
+            sketch = _dressed(cls(settings), critic)
     sketch.architecture = architecture
     return sketch
+
+
+def _dressed(model: Model, critic: Mapping[str, object] | None) -> Model:
+    if critic is None:
+        return model
+    from zoo.projected import attach
+
+    return attach(model, critic)
 
 
 def validated(cls: type[Model], architecture: str, config: Mapping[str, object]) -> ModelConfig:
@@ -95,6 +112,7 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
         WeightsError: a tensor holds a value that is not finite as it would be stored; nothing is written.
     """
     from zoo.cards import render
+    from zoo.projected import described
 
     folder = _folder(model, directory)
     tensors = _for_disk(model, half)
@@ -105,6 +123,7 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
         "zoo_version": versions()["zoo"],
         "origin": model.origin,
         **({"absent": list(model.absent)} if model.absent else {}),
+        **({"critic": described(model)} if model.critic is not None else {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -159,12 +178,14 @@ def load(
     from zoo.adaptation import adapted
 
     checkpoint = read(directory, verify=verify)
-    model = build(checkpoint.architecture, {**checkpoint.config, **config}, device="meta").without(checkpoint.absent)
+    settings = {**checkpoint.config, **config}
+    model = build(checkpoint.architecture, settings, device="meta", critic=checkpoint.critic)
+    model.without(checkpoint.absent)
     averages = _averages(model, checkpoint.tensors)
     model.follow(averages)
     tensors = checkpoint.tensors
     if adapt:
-        fresh = build(checkpoint.architecture, {**checkpoint.config, **config}).without(checkpoint.absent)
+        fresh = build(checkpoint.architecture, settings, critic=checkpoint.critic).without(checkpoint.absent)
         tensors, model.adapted = adapted(fresh.follow(averages).state_dict(), tensors)
     check_fit(model.state_dict(), tensors, Path(directory) / "model.safetensors")
     assign(model, tensors)

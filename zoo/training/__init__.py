@@ -69,6 +69,7 @@ def train(
     """
     from zoo.data import open_images
     from zoo.model import Model
+    from zoo.projected import training_recipe
     from zoo.training.loop import Schedule, Trainer
     from zoo.training.settings import check_arguments
 
@@ -81,7 +82,8 @@ def train(
     model.complete()
     if batch is not None and "batch" in (settings or {}):
         raise ConfigError(f"batch is given twice, as {batch} and among the settings: keep one of them.")
-    recipe = settled(recipe or model.recipe(), {**(settings or {}), **({} if batch is None else {"batch": batch})})
+    changes = {**(settings or {}), **({} if batch is None else {"batch": batch})}
+    recipe = settled(recipe or training_recipe(model), changes)
     images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
     _check_labels(model, images)
     directory = Path(out)
@@ -173,6 +175,7 @@ def _check_labels(model: Model, images: ImageSet) -> None:
 def _describe(
     model: Model, images: ImageSet, recipe: Recipe, kimg: float, seed: int, precision: str, processes: int, micro: int
 ) -> dict[str, Any]:
+    from zoo.projected import described
     from zoo.versions import versions
 
     plain = {name: value for name, value in asdict(replace(recipe, phases=())).items() if name != "phases"}
@@ -191,6 +194,7 @@ def _describe(
     return {
         "architecture": model.architecture,
         "config": model.config.model_dump(),
+        "critic": described(model),
         "kimg": kimg,
         "seed": seed,
         "precision": precision,
@@ -241,7 +245,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     import json
 
     plain = json.loads(json.dumps(dict(now)))
-    for name in ("architecture", "config", "seed", "recipe"):
+    for name in ("architecture", "config", "critic", "seed", "recipe"):
         if before.get(name) != plain[name]:
             raise RunError(
                 f"This run was made with {name}={_short(before.get(name))}, now it is {_short(plain[name])}: "
