@@ -16,6 +16,7 @@ from torch import Tensor
 
 DEPTHS = range(3, 11)      # convolutions of a network: 16x16 to 1024x1024
 MOST = 80                  # tensors; the deepest network has fewer, and other files need not be searched
+NORM = ("weight", "bias", "running_mean", "running_var")      # of a batch norm
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ class Layout:
     network: str           # "generator" or "discriminator"
     stages: tuple[Stage, ...]
 
-    def modules(self) -> set[str]:
-        return {name for stage in self.stages for name in (stage.conv, stage.norm) if name}
+    def tensors(self) -> set[str]:
+        """Return the names of the tensors that each such network has: not biases of convolutions, nor counters."""
+        convs = {f"{stage.conv}.weight" for stage in self.stages}
+        norms = {stage.norm for stage in self.stages if stage.norm}
+        return convs | {f"{norm}.{name}" for norm in norms for name in NORM}
 
 
 Naming = Callable[[Mapping[str, Tensor]], Iterator[Layout]]
@@ -44,13 +48,17 @@ def recognised(tensors: Mapping[str, Tensor]) -> Layout | None:
     """Return the layout that the names come nearest to, or None if that is not near."""
     if len(tensors) > MOST:
         return None
-    modules = {_module(name) for name in tensors}
-    possible = (layout for naming in NAMINGS for layout in naming(tensors))
-    # Of two that are as near, the one that lacks something: it knows more of what the file has.
-    best = min(possible, key=lambda each: (len(each.modules() ^ modules), -len(each.modules() & modules)), default=None)
-    if best is None or 2 * len(best.modules() & modules) <= len(best.modules() | modules):
-        return None
-    return best
+    possible = [layout for naming in NAMINGS for layout in naming(tensors)]
+    best = min(possible, key=lambda layout: _differences(layout, tensors), default=None)
+    return best if best and 2 * _differences(best, tensors) < len(tensors) else None
+
+
+def _differences(layout: Layout, tensors: Mapping[str, Tensor]) -> int:
+    """Return how many tensors are missing or unknown."""
+    expected = layout.tensors()
+    optional = {f"{stage.conv}.bias" for stage in layout.stages}
+    optional |= {f"{stage.norm}.num_batches_tracked" for stage in layout.stages}
+    return len(expected - tensors.keys()) + len(tensors.keys() - expected - optional)
 
 
 def generator(convs: Iterable[str], norms: Iterable[str]) -> Layout:

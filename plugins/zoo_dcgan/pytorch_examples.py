@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.errors import WeightsError
 from zoo.formats.contract import Converted, Format, Part, Source, Tree, state_dict
-from zoo_dcgan.namings import Layout, Stage, recognised
+from zoo_dcgan.namings import NORM, Layout, Stage, recognised
 
 WRAPPERS = ("module", "_orig_mod")      # of nn.DataParallel and torch.compile
 # What files that hold both networks, or training's state beside them, call the two.
@@ -194,15 +194,11 @@ def _stage(part: Part, prefix: str, stage: Stage, conv: str, norm: str = "") -> 
     part.move(weight, f"{conv}.weight")
     if norm:
         theirs = f"{prefix}{stage.norm}"
-        for name in ("weight", "bias"):
-            part.move(f"{theirs}.{name}", f"{norm}.{name}")
-        shift = part.source.get(bias)
-        part.move(
-            f"{theirs}.running_mean", f"{norm}.running_mean",
-            lambda mean: mean if shift is None else mean - shift.reshape(mean.shape),
-        )  # fmt: skip
+        shift = part.source.get(bias, torch.zeros(()))
+        changes = {"running_mean": lambda mean: mean - shift.expand_as(mean)}
+        for name in NORM:
+            part.move(f"{theirs}.{name}", f"{norm}.{name}", changes.get(name))
         part.leave(re.escape(bias))
-        part.move(f"{theirs}.running_var", f"{norm}.running_var")
         if any(name.endswith(".num_batches_tracked") for name in part):
             part.move(f"{theirs}.num_batches_tracked", f"{norm}.num_batches_tracked")
         else:      # before torch 0.4.1
