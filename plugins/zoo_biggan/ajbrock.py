@@ -27,6 +27,9 @@ from zoo_biggan.foreign import attention_settings, block_settings, shape
 
 NAME = re.compile(r"(?:.*_)?(?P<network>G_ema|G|D)(?:_(?P<copy>(?!.*optim).+))?\.pth")
 SMALLEST = 32                                       # pixels of the authors' smallest network
+# Of these names one may be missing, and the file is still known, to be refused by that name.
+GENERATOR = {"output_layer.0.gain", "output_layer.0.bias", "output_layer.2.weight", "output_layer.2.bias"}
+DISCRIMINATOR = {"embed.weight", "embed.u0", "linear.weight", "linear.u0"}
 Files = dict[str, tuple[str, dict[str, Tensor]]]    # "generator", "average", "discriminator" -> file name, tensors
 
 
@@ -57,11 +60,11 @@ def read(source: Source) -> Converted:
 def _role(file: str, tree: object) -> str:
     """Return "generator", "average" or "discriminator", or "" for what is none."""
     tensors = state_dict(tree)
-    if tensors is None or not {"blocks.0.0.conv1.weight", "linear.weight"} <= set(tensors):
+    if tensors is None or not any(name.startswith("blocks.0.0.conv1.") for name in tensors):
         return ""
-    if "output_layer.2.weight" in tensors:
+    if len(GENERATOR & set(tensors)) >= len(GENERATOR) - 1:
         return "average" if "ema" in re.split(r"[_.]", file) else "generator"
-    return "discriminator" if "embed.weight" in tensors else ""
+    return "discriminator" if len(DISCRIMINATOR & set(tensors)) >= len(DISCRIMINATOR) - 1 else ""
 
 
 def _files(source: Source) -> Files:
@@ -93,8 +96,12 @@ class Reader:
 
     def __init__(self, part: Part):
         self.part = part
-        self.deep = "blocks.0.0.conv4.weight" in part
-        self.spectral = "linear.u0" in part
+        self.deep = self.has("blocks.0.0.conv4.")
+        self.spectral = any(name.endswith(".u0") for name in part)
+
+    def has(self, prefix: str) -> bool:
+        """Return whether the file knows a layer: one that lacks a tensor is then refused by that name."""
+        return any(name.startswith(prefix) for name in self.part)
 
     def layer(self, theirs: str, ours: str, bias: bool = True) -> None:
         """Move a linear layer or a convolution."""
@@ -108,7 +115,7 @@ class Reader:
         """Move a block's convolutions and its shortcut, if that has one."""
         for k in range(1, 5 if self.deep else 3):
             self.layer(f"{theirs}.conv{k}", f"{ours}.conv{k}")
-        if f"{theirs}.conv_sc.weight" in self.part:
+        if self.has(f"{theirs}.conv_sc."):
             self.layer(f"{theirs}.conv_sc", f"{ours}.shortcut")
 
     def attention(self, theirs: str, ours: str) -> None:
@@ -123,12 +130,10 @@ class Reader:
         return shape(self.part, f"{block}.conv1.weight", 4)[1], shape(self.part, f"{block}.{last}.weight", 4)[0]
 
 
-def _count(part: Part, pattern: str) -> int:
-    """Return how many numbers, from 0 without a gap, the pattern has in the file."""
-    count = 0
-    while pattern.format(count) in part:
-        count += 1
-    return count
+def _count(part: Part, before: str, after: str) -> int:
+    """Return how many numbers from 0 stand between these parts of names; one that is missing is among them."""
+    pattern = re.compile(re.escape(before) + r"(\d{1,4})" + re.escape(after))
+    return 1 + max((int(found[1]) for name in part if (found := pattern.match(name))), default=-1)
 
 
 # The generator.
@@ -139,12 +144,12 @@ class GeneratorReader(Reader):
 
     def __init__(self, part: Part):
         super().__init__(part)
-        through = [self.channels(f"blocks.{i}.0") for i in range(_count(part, "blocks.{}.0.conv1.weight"))]
+        through = [self.channels(f"blocks.{i}.0") for i in range(_count(part, "blocks.", ".0."))]
         self.resolution, depth = self._stages(through)
         self.blocks: tuple[Block, ...] = tuple((i % depth == depth - 1, a, b) for i, (a, b) in enumerate(through))
-        self.attended = tuple(i for i in range(len(through)) if f"blocks.{i}.1.theta.weight" in part)
-        self.shared = "shared.weight" in part
+        self.attended = tuple(i for i in range(len(through)) if self.has(f"blocks.{i}.1."))
         rows, condition = shape(part, "blocks.0.0.bn1.gain.weight", 2)
+        self.shared = "shared.weight" in part or condition != through[0][0]      # a table is [classes, channels]
         self.classes, self.embedding = shape(part, "shared.weight", 2) if self.shared else (rows, 0)
         head = shape(part, "linear.weight", 2)[1]
         self.hierarchical = self.deep or (self.shared and condition > self.embedding)
@@ -230,8 +235,8 @@ class DiscriminatorReader(Reader):
     def __init__(self, part: Part):
         super().__init__(part)
         stages = []
-        for i in range(_count(part, "blocks.{}.0.conv1.weight")):
-            depth = _count(part, f"blocks.{i}.{{}}.conv1.weight") if self.deep else 1
+        for i in range(_count(part, "blocks.", ".0.")):
+            depth = _count(part, f"blocks.{i}.", ".conv") if self.deep else 1
             stages.append(Stage(depth, self.channels(f"blocks.{i}.0")[0], self.channels(f"blocks.{i}.{depth - 1}")[1]))
         self.stages = tuple(stages)
         self.resolution, halvings = self._size()
@@ -245,7 +250,7 @@ class DiscriminatorReader(Reader):
         self.attended = tuple(
             sum(stage.depth for stage in stages[: i + 1]) - 1
             for i, stage in enumerate(stages)
-            if f"blocks.{i}.{stage.depth}.theta.weight" in part
+            if self.has(f"blocks.{i}.{stage.depth}.")
         )
         self.classes = shape(part, "embed.weight", 2)[0]
         inner = [shape(part, f"blocks.{i}.0.conv1.weight", 4)[0] for i in range(len(stages))]

@@ -27,6 +27,7 @@ from zoo_biggan.config import BOTTOM, GENERATOR_WIDTHS, paper_generator, sizes_u
 from zoo_biggan.foreign import attention_settings, block_settings, shape
 
 COLOURS = 3
+KNOWN = {"embeddings.weight", "generator.gen_z.weight_orig", "generator.conv_to_rgb.weight_orig"}
 Units = Annotated[int, Field(ge=1, le=64)]
 Layer = Annotated[tuple[bool, Units, Units], Field(strict=False)]
 
@@ -42,9 +43,9 @@ class Settings(BaseModel):
 
 
 def recognise(source: Source) -> bool:
-    """Return whether this is one file with the two names that only these have."""
+    """Return whether this is one file with the names that only these have; the file may lack one of them."""
     tensors = state_dict(next(iter(source.files.values()))) if len(source.files) == 1 else None
-    return tensors is not None and {"embeddings.weight", "generator.gen_z.weight_orig"} <= set(tensors)
+    return tensors is not None and len(KNOWN & set(tensors)) >= len(KNOWN) - 1
 
 
 def read(source: Source) -> Converted:
