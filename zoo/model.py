@@ -70,6 +70,7 @@ class Model(nn.Module):
         self.origin: dict[str, Any] = {}   # where the weights came from: name, revision, license, sha256, ...
         self.adapted: dict[str, str] = {}  # tensor name -> copied, grown or re-initialised, after adapt=True
         self.absent: tuple[str, ...] = ()  # networks that the weights came without, such as a discriminator
+        self.fresh: tuple[str, ...] = ()   # networks that know nothing yet, beside trained ones
         self.critic: BaseModel | None = None    # what stands in for the architecture's discriminator: `zoo.projected`
 
     # What an architecture defines.
@@ -179,7 +180,7 @@ class Model(nn.Module):
             scores: Tensor = discriminator(images.to(self.device, torch.float32), rows)
         finally:
             self.train(was_training)
-        return scores.float()
+        return scores.float().mean(1, keepdim=True)      # a projected discriminator has several heads
 
     def encode(self, images: Tensor) -> Gaussian:
         """Return the posterior over latents for images [N, C, H, W] in [-1, 1]."""
@@ -252,15 +253,15 @@ class Model(nn.Module):
         return self
 
     def complete(self) -> tuple[str, ...]:
-        """Give the model fresh networks for those it lacks, drawn from torch's generator, and return their names."""
-        fresh = self.absent
-        if fresh:
+        """Give the model fresh networks for those it lacks, drawn from torch's generator, and return all fresh ones."""
+        if self.absent:
             with torch.device(self.device):
                 whole = type(self)(self.config)
-            self.absent = ()      # first: looking for the name, add_module would be told that it is absent
-            for name in fresh:
+            missing, self.absent = self.absent, ()      # first: add_module would be told that the name is absent
+            for name in missing:
                 self.add_module(name, whole.get_submodule(name))
-        return fresh
+            self.fresh = tuple(sorted({*self.fresh, *missing}))
+        return self.fresh
 
     @property
     def _name(self) -> str:

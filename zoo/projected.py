@@ -212,7 +212,9 @@ def project(
     """
     if resolution is None:
         resolution = max(PIXELS, -(-model.config.resolution // 32) * 32)
-    return attach(model, {"backbone": backbone, "resolution": resolution, "channels": channels}, pretrained=pretrained)
+    attach(model, {"backbone": backbone, "resolution": resolution, "channels": channels}, pretrained=pretrained)
+    model.fresh = tuple(sorted({*model.fresh, NETWORK}))
+    return model
 
 
 def attach(model: Model, config: Mapping[str, object], *, pretrained: bool = False) -> Model:

@@ -86,7 +86,7 @@ def choose(recipe: Recipe, images: ImageSet, kimg: float) -> tuple[str, str]:
     if not recipe.critics:
         return "full", "the architecture has no critic"
     if recipe.fresh:
-        return "full", f"the weights came without {', '.join(recipe.fresh)}, so there is nothing to freeze in it"
+        return "full", f"{', '.join(recipe.fresh)} is fresh, so there is nothing in it to freeze"
     shown = round(1000 * kimg / len(images))
     if len(images) < FEW and shown > OFTEN:
         return "freeze_d", f"each of {len(images)} images is shown {shown} times, so the critic would overfit"

@@ -9,6 +9,7 @@ import typer
 from zoo.cli.options import (
     Accumulate,
     Batch,
+    Critic,
     Kimg,
     Out,
     Precision,
@@ -17,6 +18,7 @@ from zoo.cli.options import (
     Seed,
     Workers,
     seed_everything,
+    with_critic,
     without_processes,
 )
 from zoo.cli.settings import Settings, split
@@ -32,6 +34,7 @@ def finetune(
     method: Annotated[str, typer.Option(help="Transfer method; auto goes by how often an image is shown.")] = "auto",
     batch: Batch = None,
     resume: Resume = False,
+    critic: Critic = None,
     settings: Settings = None,
     seed: Seed = 0,
     precision: Precision = None,
@@ -48,7 +51,7 @@ def finetune(
     from zoo.cli.progress import Progress
 
     seed_everything(seed)
-    parent, recipe = _parent(name, settings)
+    parent, recipe = _parent(name, settings, critic)
     with Progress(f"finetune {name}") as progress:
         run = training.finetune(
             parent,
@@ -68,12 +71,15 @@ def finetune(
     typer.echo(f"{run.directory}/model holds the weights, {run.directory}/samples the grids.")
 
 
-def _parent(name: str, settings: list[str] | None) -> tuple[Any, dict[str, Any]]:
-    # A changed configuration, such as another resolution, needs the weights fitted to it.
+def _parent(name: str, settings: list[str] | None, critic: str | None) -> tuple[Any, dict[str, Any]]:
+    # A changed configuration, such as another resolution, needs the weights fitted to it; a model that is left as it is
+    # stays a name, which may be fitted to the classes of the data.
     from zoo.loading import load
 
-    if not settings:
+    if not settings and critic is None:
         return name, {}
     model = load(name)
     config, recipe = split(settings, type(model).Config)
-    return (load(name, adapt=True, **config) if config else name), recipe
+    if not config and critic is None:
+        return name, recipe
+    return with_critic(load(name, adapt=True, **config) if config else model, critic), recipe

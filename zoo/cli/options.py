@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from zoo.model import Model
 
 Out = Annotated[Path, typer.Option(metavar="RUN", help="The run directory to make.")]
 Kimg = Annotated[float, typer.Option(help="Length of the training, in thousand images shown.")]
@@ -16,6 +19,34 @@ Precision = Annotated[Literal["no", "bf16", "fp16"] | None, typer.Option(help="A
 Accumulate = Annotated[int, typer.Option(min=1, help="Micro-batches that a step is split into, to save memory.")]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that decode images.")]
 Processes = Annotated[int, typer.Option(min=1, help="Processes on this machine: one a GPU, or several on a CPU.")]
+Critic = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="projected, or projected:BACKBONE@PIXELS: judge images by the features of a pretrained timm network "
+        "instead of with the architecture's own discriminator.",
+    ),
+]
+
+
+def with_critic(model: Model, kind: str | None) -> Model:
+    """Return the model with the discriminator that ``--critic`` asks for.
+
+    Raises:
+        ConfigError: it asks for something else.
+    """
+    import re
+
+    from zoo.errors import ConfigError
+    from zoo.projected import LITE0, project
+
+    if kind is None:
+        return model
+    found = re.fullmatch(r"projected(?::(?P<backbone>[^@:]+))?(?:@(?P<pixels>\d{1,4}))?", kind)
+    if not found:
+        raise ConfigError(f"--critic {kind}: write projected, projected@96 or projected:resnet18@96.")
+    pixels = int(found["pixels"]) if found["pixels"] else None
+    return project(model, found["backbone"] or LITE0, resolution=pixels)
 
 
 def seed_everything(seed: int) -> None:

@@ -9,6 +9,7 @@ import typer
 from zoo.cli.options import (
     Accumulate,
     Batch,
+    Critic,
     Kimg,
     Out,
     Precision,
@@ -17,6 +18,7 @@ from zoo.cli.options import (
     Seed,
     Workers,
     seed_everything,
+    with_critic,
     without_processes,
 )
 from zoo.cli.settings import Settings, pairs, split
@@ -31,6 +33,7 @@ def train(
     kimg: Kimg,
     batch: Batch = None,
     resume: Resume = False,
+    critic: Critic = None,
     settings: Settings = None,
     seed: Seed = 0,
     precision: Precision = None,
@@ -53,7 +56,7 @@ def train(
     seed_everything(seed)
     with Progress(f"train {arch}") as progress:
         run = training.train(
-            create(arch, **config),
+            with_critic(create(arch, **config), critic),
             data,
             kimg=kimg,
             batch=batch,

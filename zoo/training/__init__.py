@@ -270,7 +270,7 @@ def _finish(trainer: Any) -> Run:
     run = Run(trainer.out)
     model = trainer.model
     model.to(memory_format=torch.contiguous_format)      # as a model that was just loaded
-    model.origin = lineage(run.settings)
+    model.origin, model.fresh = lineage(run.settings), ()
     if trainer.accelerator.is_main_process:
         model.finish()
         log.curves(trainer.out / "log.jsonl", trainer.out / "curves.png")
