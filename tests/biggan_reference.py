@@ -1,7 +1,7 @@
 """What upstream's BigGANs compute, written down once more: functions over state dicts with upstream's names.
 
-Nothing of the plugin is used: networks of random numbers are laid out as ajbrock/BigGAN-PyTorch and
-pytorch-pretrained-biggan lay theirs out, and evaluated step by step from the published descriptions.
+Nothing of the plugin is used: networks of random numbers are laid out as ajbrock/BigGAN-PyTorch,
+pytorch-pretrained-biggan and ivclab's BigGAN generators lay theirs out, and evaluated step by step.
 """
 
 from __future__ import annotations
@@ -392,3 +392,91 @@ def deep_images(state: State, config: dict[str, object], z: Tensor, classes: Ten
         place += 1
     x = normalised("generator.bn", x, state["generator.bn.weight"], state["generator.bn.bias"]).relu()
     return convolved("generator.conv_to_rgb", x)[:, :3].tanh()
+
+
+# ivclab's generator: DeepMind's BigGAN.
+
+
+class ReleasedLayout(Layout):
+    """As `DeepLayout`, but the norm of a convolution is that of its weight as [out, height, width, in]."""
+
+    def matrix(self, name: str, outputs: int, *inputs: int, bias: bool = True, spectral: bool = True) -> None:
+        weight = self.random(outputs, *inputs) / math.sqrt(math.prod(inputs))
+        flat = last_first(weight)
+        u = F.normalize(self.random(outputs), dim=0)
+        for _ in range(2):
+            v = F.normalize(u @ flat, dim=0)
+            u = F.normalize(flat @ v, dim=0)
+        self.state |= {f"{name}.weight_orig": weight, f"{name}.weight_u": u, f"{name}.weight_v": v}
+        if bias:
+            self.state[f"{name}.bias"] = 0.1 * self.random(outputs)
+
+    def norm(self, name: str, channels: int) -> None:
+        self.state[f"{name}.standing_means"] = 0.3 * self.random(50, channels)
+        self.state[f"{name}.standing_vars"] = 0.5 + self.random(50, channels).square()
+        self.state[f"{name}.running_mean"] = self.random(channels)
+        self.state[f"{name}.running_var"] = self.random(channels).square()
+        self.state[f"{name}.num_batches_tracked"] = torch.tensor(0)
+
+
+def last_first(weight: Tensor) -> Tensor:
+    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
+
+
+def released_names(resolution: int) -> list[str]:
+    return ["gblock", *(f"gblock_{i}" for i in range(1, len(UP[resolution][0])))]
+
+
+def released_generator(resolution: int, ch: int, *, classes: int, size: int, chunk: int, attended: int) -> State:
+    """Lay out bigganN-release.pt; attention takes `attended` units of channels."""
+    made = ReleasedLayout(3)
+    made.state["linear.weight"] = made.random(classes, size)
+    made.matrix("g_z.g_linear", 16 * 16 * ch, chunk)
+    for name, a, b in zip(released_names(resolution), *UP[resolution], strict=True):
+        made.matrix(f"{name}.conv0", b * ch, a * ch, 3, 3)
+        made.matrix(f"{name}.conv1", b * ch, b * ch, 3, 3)
+        made.matrix(f"{name}.conv_sc", b * ch, a * ch, 1, 1)
+        for part, channels in (("hyperbn", a * ch), ("hyperbn_1", b * ch)):
+            made.norm(f"{name}.{part}.crossreplicabn", channels)
+            made.matrix(f"{name}.{part}.gamma", channels, chunk + size, bias=False)
+            made.matrix(f"{name}.{part}.beta", channels, chunk + size, bias=False)
+    channels = attended * ch
+    for layer, outputs, inputs in (("theta", 8, 1), ("phi", 8, 1), ("g", 2, 1), ("o_conv", 1, 2)):
+        made.matrix(f"attention.{layer}", channels // outputs, channels // inputs, 1, 1, bias=False)
+    made.state["attention.gamma"] = torch.tensor([0.7])
+    made.norm("scaledcrossreplicabn", ch)
+    made.state["scaledcrossreplicabn.weight"] = 1 + 0.3 * made.random(ch)
+    made.state["scaledcrossreplicabn.bias"] = 0.1 * made.random(ch)
+    made.matrix("conv_2d", 3, ch, 3, 3)
+    return made.state
+
+
+def released_images(state: State, resolution: int, z: Tensor, y: Tensor, step: int) -> Tensor:
+    """Evaluate bigganN-release.pt on latents and class indices, at truncation `step` * 0.02."""
+    plain = dict(state)
+    for name in [name.removesuffix("_orig") for name in state if name.endswith("weight_orig")]:
+        stored = state[f"{name}_orig"]
+        plain[name] = stored / torch.dot(state[f"{name}_u"], last_first(stored) @ state[f"{name}_v"])
+
+    def normed(name: str, x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+        mean, var = (plain[f"{name}.standing_{part}"][step - 1][:, None, None] for part in ("means", "vars"))
+        return (x - mean) / (var + 1e-4).sqrt() * gain[..., None, None] + bias[..., None, None]
+
+    def conditioned(name: str, x: Tensor, condition: Tensor) -> Tensor:
+        gain, bias = (condition @ plain[f"{name}.{part}.weight"].T for part in ("gamma", "beta"))
+        return normed(f"{name}.crossreplicabn", x, 1 + gain, bias).relu()
+
+    names, rows = released_names(resolution), state["linear.weight"][y]
+    head, *chunks = z.chunk(len(names) + 1, 1)
+    x = head @ plain["g_z.g_linear.weight"].T + state["g_z.g_linear.bias"]
+    x = x.reshape(len(z), 4, 4, -1).permute(0, 3, 1, 2)
+    plain |= {"attention.o.weight": plain["attention.o_conv.weight"]}
+    for name, part in zip(names, chunks, strict=True):
+        condition = torch.cat([part, rows], 1)
+        h = convolve(plain, f"{name}.conv0", twice(conditioned(f"{name}.hyperbn", x, condition)))
+        h = convolve(plain, f"{name}.conv1", conditioned(f"{name}.hyperbn_1", h, condition))
+        x = h + convolve(plain, f"{name}.conv_sc", twice(x))
+        if x.shape[1] == state["attention.theta.weight_orig"].shape[1]:
+            x = attend(plain, "attention", x)
+    x = normed("scaledcrossreplicabn", x, state["scaledcrossreplicabn.weight"], state["scaledcrossreplicabn.bias"])
+    return convolve(plain, "conv_2d", x.relu()).tanh()

@@ -1,4 +1,4 @@
-"""BigGAN checkpoints of pytorch-pretrained-biggan and ajbrock/BigGAN-PyTorch: the same images, and strict reading."""
+"""BigGAN checkpoints of pytorch-pretrained-biggan, ajbrock and ivclab: the same images, and strict reading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 import zoo
 from zoo.errors import WeightsError
 from zoo.formats.contract import Source
-from zoo_biggan import ajbrock, huggingface
+from zoo_biggan import ajbrock, huggingface, ivclab
 from zoo_biggan.config import BigGANConfig, paper_generator
 from zoo_biggan.model import BigGAN
 
@@ -335,7 +335,31 @@ def test_of_copies_the_last_one_written_is_taken(tmp_path):
     assert sorted(zoo.convert(tmp_path).networks()) == ["discriminator", "generator"]
 
 
-# Both.
+# ivclab/BigGAN-Generator-Pretrained-Pytorch.
+
+
+def released(resolution: int, **settings) -> Tensors:
+    return upstream.released_generator(resolution, 4, classes=5, size=6, **settings)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "chunk", "attended", "steps"), [(128, 5, 2, (1, 15, 29, 50)), (512, 4, 4, (25,))]
+)
+def test_released_images_are_upstreams(tmp_path, resolution, chunk, attended, steps):
+    state = released(resolution, chunk=chunk, attended=attended)
+    torch.save(state, tmp_path / f"biggan{resolution}-release.pt")
+    model = zoo.convert(tmp_path)
+    config = model.config
+    assert (config.width, config.generator_blocks, config.attention) == (4, None, (64,))
+    assert (config.statistics, config.norm_eps, config.spectral) == (51, 1e-4, "stored")
+    z, labels = torch.randn(2, model.latent_size, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 4])
+    for step in steps:
+        theirs = upstream.released_images(state, resolution, z, labels, step)
+        assert 0.05 < theirs.std() < 0.9
+        assert_same(model.sample(z=z, labels=labels, psi=step * 0.02, clamp=False), theirs, IMAGES)
+
+
+# All.
 
 
 FILES = {
@@ -380,17 +404,20 @@ def test_altered_files_are_refused_by_the_tensors_name(tmp_path, source, first, 
         (DEEP / "pytorch_model.bin", huggingface.FORMAT),
         (PLAIN / "G.pth", ajbrock.FORMAT),
         (PLAIN / "D.pth", ajbrock.FORMAT),
+        (Path("biggan128-release.pt"), ivclab.FORMAT),
     ],
+    ids=lambda value: getattr(value, "stem", ""),
 )
 def test_every_tensor_of_the_file_is_needed(source, reader):
     """Whichever is lost, the file is known and refused by its name; what upstream only logs may go."""
-    state, side = weights(source), source.parent / "config.json"
+    state = weights(source) if source.exists() else released(128, chunk=5, attended=2)
+    side = source.parent / "config.json"
     configs = {"config.json": json.loads(side.read_text())} if side.exists() else {}
     for lost in state:
         rest = {name: tensor for name, tensor in state.items() if name != lost}
         incomplete = Source(source, {source.name: rest}, configs)
         assert reader.recognise(incomplete)
-        if lost.endswith(".sv0"):
+        if lost.endswith(("sv0", "running_mean", "running_var", "num_batches_tracked")):
             assert reader.read(incomplete).parts
             continue
         with pytest.raises(WeightsError, match=re.escape(f"{source.name}: tensor {lost!r} is missing")):

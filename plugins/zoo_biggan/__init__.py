@@ -34,5 +34,6 @@ def zoo_formats() -> dict[str, str]:
     return {
         "ajbrock_biggan": "zoo_biggan.ajbrock:FORMAT",
         "huggingface_biggan": "zoo_biggan.huggingface:FORMAT",
+        "ivclab_biggan": "zoo_biggan.ivclab:FORMAT",
         "studiogan": "zoo_biggan.studiogan:FORMAT",
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import gcd
 
+from torch import Tensor
+
 from zoo.errors import WeightsError
 from zoo.formats.contract import Part
 from zoo_biggan.config import (
@@ -33,6 +35,11 @@ def shape(part: Part, name: str, dimensions: int) -> tuple[int, ...]:
     if len(found) != dimensions or 0 in found:
         raise WeightsError(f"{part.file}: tensor {name!r} has the unexpected shape {list(found)}.")
     return found
+
+
+def channels_first(tensor: Tensor) -> Tensor:
+    """[4 * 4 * channels, ...] -> [channels * 4 * 4, ...], for what makes the first layer's output."""
+    return tensor.reshape(BOTTOM * BOTTOM, -1, *tensor.shape[1:]).transpose(0, 1).flatten(0, 1)
 
 
 def block_settings(resolution: int, deep: bool, up: Sequence[Block] | None, down: Sequence[Block] | None) -> Settings:

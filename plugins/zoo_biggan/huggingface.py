@@ -23,8 +23,8 @@ from torch import Tensor
 
 from zoo.errors import WeightsError
 from zoo.formats.contract import Converted, Format, Part, Source, state_dict
-from zoo_biggan.config import BOTTOM, GENERATOR_WIDTHS, paper_generator, sizes_up
-from zoo_biggan.foreign import attention_settings, block_settings, shape
+from zoo_biggan.config import GENERATOR_WIDTHS, paper_generator, sizes_up
+from zoo_biggan.foreign import attention_settings, block_settings, channels_first, shape
 
 COLOURS = 3
 KNOWN = {"embeddings.weight", "generator.gen_z.weight_orig", "generator.conv_to_rgb.weight_orig"}
@@ -129,9 +129,9 @@ class _Generator:
         self._spectral("generator.conv_to_rgb", "to_image")
 
     def _first(self) -> None:
-        self.part.move("generator.gen_z.weight_orig", "linear.weight", lambda each: _channels_first(self._turn(each)))
-        self.part.move("generator.gen_z.bias", "linear.bias", _channels_first)
-        self.part.move("generator.gen_z.weight_u", "linear.u", _channels_first)
+        self.part.move("generator.gen_z.weight_orig", "linear.weight", lambda each: channels_first(self._turn(each)))
+        self.part.move("generator.gen_z.bias", "linear.bias", channels_first)
+        self.part.move("generator.gen_z.weight_u", "linear.u", channels_first)
         self.part.move("generator.gen_z.weight_v", "linear.v", self._turn)
 
     def _spectral(self, theirs: str, ours: str, bias: bool = True) -> None:
@@ -159,11 +159,6 @@ class _Generator:
     def _turn(self, tensor: Tensor) -> Tensor:
         """[..., z and class] -> [..., class and z]."""
         return torch.roll(tensor, self.size, -1)
-
-
-def _channels_first(tensor: Tensor) -> Tensor:
-    """[4 * 4 * channels, ...] -> [channels * 4 * 4, ...]."""
-    return tensor.reshape(BOTTOM * BOTTOM, -1, *tensor.shape[1:]).transpose(0, 1).flatten(0, 1)
 
 
 FORMAT = Format(
