@@ -67,7 +67,7 @@ class DeepDown(nn.Module):
         self.shortcut = conv(inputs, learnt, 1, spectral=spectral) if learns else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(x)
+        h: Tensor = F.relu(x)
         x = self._skip(h if self.rectified else x)
         h = self.conv3(F.relu(self.conv2(F.relu(self.conv1(h)))))
         # A maximum and a mean do not commute: which comes first is part of the variant.

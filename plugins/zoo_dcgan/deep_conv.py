@@ -8,7 +8,7 @@ norm and by a projection.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ class Discriminator(nn.Module):
         def normal(layer: Layer) -> Layer:
             # torch's: one power iteration in each training step, and the vectors as they are in evaluation.
             started = _started(layer)
-            return spectral_norm(started) if spectral else started
+            return cast(Layer, spectral_norm(started)) if spectral else started
 
         def unit(a: int, b: int, kernel: int, stride: int) -> nn.Sequential:
             norm = nn.Identity() if spectral else nn.BatchNorm2d(b, config.norm_eps)

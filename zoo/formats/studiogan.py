@@ -22,8 +22,8 @@ from torch import Tensor
 from zoo.errors import WeightsError
 from zoo.formats.contract import Part, Source, Tree, state_dict
 
-NAME = re.compile(r"model=(?P<role>G|G_ema|D)-(?P<when>best|current)-weights-step=(?P<step>\d+)\.\w+")
-FILES = (NAME.pattern.replace("?P<role>", "?:").replace("?P<when>", "?:").replace("?P<step>", "?:"),)
+NAME = re.compile(r"model=(G|G_ema|D)-(best|current)-weights-step=(\d+)\.\w+")      # role, when, step
+FILES = (NAME.pattern,)
 PREFERRED = ("best", "current", "")             # "": a file that was given another name
 ASIDE = r"(linear2|linear_mi|embedding|embedding_mi)\..*"      # classifiers beside the logit, embeddings, proxies
 ROLES = {"G": "a generator", "G_ema": "an averaged generator", "D": "a discriminator"}
@@ -85,10 +85,10 @@ def _file(name: str, tree: Tree) -> _File:
     if tensors is None:
         raise WeightsError(f"{name}: there is no network under 'state_dict': no file of StudioGAN, or a damaged one.")
     match = NAME.fullmatch(name)
-    said = match["role"] if match else ""
+    said, when, step = match.groups() if match else ("", "", "")
     judges = any(each.startswith("linear1.") for each in tensors)
     role = "D" if judges else "G_ema" if said == "G_ema" else "G"
-    return _File(name, tensors, role, match["when"] if match else "", match["step"] if match else "")
+    return _File(name, tensors, role, when, step)
 
 
 def _choose(source: Source, role: str, files: list[_File]) -> _File:
@@ -128,11 +128,11 @@ class Network:
         """Return one size of a layer's weight; `plain` ones have no spectral norm.
 
         Raises:
-            WeightsError: the file lacks it, or it has too few axes.
+            WeightsError: the file lacks it, it has too few axes, or it is empty.
         """
         name = f"{layer}.weight" if plain else self.weight(layer)
         shape = self.part.peek(name).shape
-        if axis >= len(shape):
+        if axis >= len(shape) or not shape[axis]:
             raise WeightsError(f"{self.file}: tensor {name!r} has the unexpected shape {list(shape)}.")
         return shape[axis]
 
