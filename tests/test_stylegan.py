@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from math import sqrt
 
 import numpy as np
@@ -14,7 +15,7 @@ import zoo
 from zoo.noise import Noise
 from zoo.penalties import path_lengths
 from zoo.recipe import Batch
-from zoo_stylegan.layers import Dense, ModulatedConv, blur, minibatch_stddev, upsample
+from zoo_stylegan.layers import Conv, Dense, ModulatedConv, blur, downsample, minibatch_stddev, upsample
 from zoo_stylegan.objectives import styles
 
 KERNEL = np.outer([1.0, 3, 3, 1], [1.0, 3, 3, 1]) / 64
@@ -53,11 +54,33 @@ def test_upsample_puts_zeros_between_and_filters():
     assert torch.allclose(upsample(torch.ones(1, 1, 6, 6))[0, 0, 2:-2, 2:-2], torch.ones(8, 8))
 
 
+SHORT, LONG = (1.0, 1.0), (0.5, 1.0, 3.0, 3.0, 1.0, 0.5)
+
+
+@pytest.mark.parametrize("taps", [SHORT, LONG])
+def test_other_filters_are_transposed_convolutions_and_strided_ones(taps):
+    x, length = randn(2, 3, 6, 6), len(taps)
+    kernel = torch.outer(torch.tensor(taps), torch.tensor(taps)).double()
+    kernel = (kernel / kernel.sum()).expand(3, 1, -1, -1)
+    up = conv_transpose2d(x, 4 * kernel, stride=2, padding=length // 2 - 1, groups=3)
+    assert torch.allclose(upsample(x, taps), up, atol=1e-6)
+    down = conv2d(x, kernel, stride=2, padding=length // 2 - 1, groups=3)
+    assert torch.allclose(downsample(x, taps), down, atol=1e-6)
+    layer = Conv(3, 2, 3, down=True, active=False, taps=taps).double()
+    wide = conv2d(x, kernel, padding=length // 2, groups=3)
+    assert torch.allclose(layer(x), conv2d(wide, layer.weight * layer.scale, stride=2), atol=1e-6)
+    assert layer(x).shape == (2, 2, 3, 3)
+
+
 @pytest.mark.parametrize(
     "function",
-    [lambda x: blur(x, 1), lambda x: blur(x, 2, 4.0), lambda x: blur(x, 1, stride=2), upsample],
-    ids=["blur", "blur wide", "blur and halve", "upsample"],
-)
+    [
+        lambda x: blur(x, 1), lambda x: blur(x, 2, 4.0), lambda x: blur(x, 1, stride=2), upsample,
+        lambda x: blur(x, 3, taps=LONG), lambda x: downsample(x, LONG), lambda x: upsample(x, LONG),
+        lambda x: downsample(x, SHORT),
+    ],
+    ids=["blur", "blur wide", "blur and halve", "upsample", "long", "long halving", "long doubling", "box halving"],
+)  # fmt: skip
 def test_filters_differentiate_twice(function):
     x = randn(1, 2, 6, 6).requires_grad_(True)
     # The filters are linear, so a power makes the second derivative more than zero.
@@ -117,7 +140,7 @@ def test_dense_scales_its_weights_when_used():
     assert 50 < float(layer.weight.detach().std()) < 150
 
 
-@pytest.mark.parametrize(("n", "group"), [(8, 4), (4, 4), (6, 4), (8, 2)])
+@pytest.mark.parametrize(("n", "group"), [(8, 4), (4, 4), (6, 4), (8, 2), (6, None)])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_minibatch_stddev_counted_out(n, group, channels):
     x = randn(n, 4, 3, 3)
@@ -125,7 +148,7 @@ def test_minibatch_stddev_counted_out(n, group, channels):
     assert found.shape == (n, 4 + channels, 3, 3)
     assert torch.equal(found[:, :4], x)
     values = x.numpy()
-    size = group if n % group == 0 else n
+    size = group if group and n % group == 0 else n
     step = n // size                                            # sample i is with i + step, i + 2 step, ...
     for i in range(n):
         members = values[i % step :: step]
@@ -183,6 +206,57 @@ def test_noise_is_fresh_or_stored_or_none(trained):
     assert not torch.allclose(images(noise="const"), images(noise="none"), atol=1e-3)
     with pytest.raises(zoo.ZooError, match="random, const, none"):
         images(noise="white")
+
+
+def test_styles_and_synthesis_are_the_halves_of_a_sample(trained):
+    z = randn(70, 16, dtype=torch.float32)      # more than are made at once
+    styles = trained.styles(z, psi=0.5, cutoff=3)
+    assert styles.shape == (70, trained.generator.styles, 16)
+    found = trained.synthesise(styles, noise="const")
+    assert torch.equal(found, trained.sample(z=z, psi=0.5, cutoff=3, noise="const"))
+    again = [trained.synthesise(styles, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(again[0], again[1])
+    assert not torch.equal(again[0], again[2])
+    assert float(trained.synthesise(3 * styles, noise="none", clamp=False).abs().max()) > 1
+    average = trained.styles(z[:1], psi=0)
+    assert torch.allclose(average, trained.generator.w_average.expand_as(average), atol=1e-6)
+
+
+def test_mixed_styles_draw_with_each_of_them(trained):
+    one, other = trained.styles(randn(2, 16, dtype=torch.float32)).split(1)
+    mixed = torch.cat([one[:, :2], other[:, 2:]], dim=1)
+    generator = trained.generator
+    expected = generator.synthesis(mixed, generator.constant_noise()).detach()
+    assert torch.allclose(trained.synthesise(mixed, noise="const", clamp=False), expected, atol=1e-6)
+    assert not torch.allclose(trained.synthesise(one, noise="const", clamp=False), expected, atol=1e-3)
+
+
+def test_gradients_reach_styles_that_ask_for_them(trained):
+    styles = trained.styles(randn(1, 16, dtype=torch.float32))
+    assert not trained.synthesise(styles).requires_grad
+    styles.requires_grad_(True)
+    trained.synthesise(styles, noise="none", clamp=False).square().mean().backward()
+    assert float(styles.grad.abs().min(dim=2).values.max()) > 0
+    with torch.no_grad():
+        assert not trained.synthesise(styles).requires_grad
+
+
+def test_what_is_no_style_is_refused(trained, tiny):
+    z = randn(2, 16, dtype=torch.float32)
+    for attempt in (
+        lambda: trained.synthesise(z),
+        lambda: trained.synthesise(trained.styles(z)[:, 1:]),
+        lambda: trained.synthesise(trained.styles(z), noise="white"),
+        lambda: trained.synthesise(trained.styles(z), noise=["none"]),
+        lambda: trained.synthesise(trained.styles(z), seed="x"),
+        lambda: trained.styles(z[:, 1:]),
+        lambda: trained.styles(z, psi="x"),
+        lambda: trained.styles(z, psi=0.5, cutoff="x"),
+        lambda: trained.styles(z, [0, 1]),
+        lambda: tiny("stylegan", num_classes=2).styles(z),
+    ):
+        with pytest.raises(zoo.ZooError):
+            attempt()
 
 
 def test_style_mixing_takes_a_second_style_from_one_layer_on(tiny):
@@ -281,7 +355,7 @@ def test_a_network_without_channels_is_refused(tiny, settings):
 
 
 @pytest.mark.parametrize("synthesis", ["skip", "resnet", "orig"])
-@pytest.mark.parametrize("discriminator", ["resnet", "orig"])
+@pytest.mark.parametrize("discriminator", ["skip", "resnet", "orig"])
 @pytest.mark.parametrize("resolution", [8, 32])
 def test_every_way_to_join_resolutions(tiny, synthesis, discriminator, resolution):
     kinds = {"synthesis_architecture": synthesis, "discriminator_architecture": discriminator}
@@ -295,6 +369,10 @@ def test_every_way_to_join_resolutions(tiny, synthesis, discriminator, resolutio
     assert drawn == (sizes if synthesis == "skip" else {f"{resolution}x{resolution}"})
     assert any("generator.blocks" in name and ".skip." in name for name in names) == (synthesis == "resnet")
     assert any("discriminator.blocks" in name and ".skip." in name for name in names) == (discriminator == "resnet")
+    seen = {name.split(".")[2] for name in names if "discriminator.blocks" in name and ".from_image." in name}
+    lower = {f"{8 << i}x{8 << i}" for i in range(resolution.bit_length() - 4)}
+    assert seen == (lower if discriminator == "skip" else set())
+    assert any("from_image_4x4" in name for name in names) == (discriminator == "skip")
 
 
 def test_labels_steer_images_and_logits(tiny):
@@ -307,6 +385,57 @@ def test_labels_steer_images_and_logits(tiny):
     logits = model.logits(same, [0, 1, 2])
     assert logits.shape == (3, 1)
     assert float(logits.std()) > 1e-4
+
+
+def test_the_discriminator_has_sizes_of_its_own(tiny):
+    own = {
+        "discriminator_channel_base": 64, "discriminator_channel_max": 12, "discriminator_label": 7,
+        "discriminator_embed": 3, "discriminator_mapping_width": 5, "discriminator_mapping_layers": 3,
+    }  # fmt: skip
+    model = tiny("stylegan", num_classes=2, embed=6, mapping_width=9, **own)
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert shapes["generator.blocks.16x16.conv1.conv.weight"] == [8, 8, 3, 3]
+    assert shapes["discriminator.blocks.16x16.conv1.weight"] == [8, 4, 3, 3]
+    assert shapes["discriminator.head.weight"] == [7, 12]
+    for network, sizes in (("generator", [16 + 6, 9, 16]), ("discriminator", [3, 5, 5, 7])):
+        layers = [shapes[f"{network}.mapping.layers.{i}.weight"] for i in range(len(sizes) - 1)]
+        assert layers == [[b, a] for a, b in pairwise(sizes)]
+        assert shapes[f"{network}.mapping.embed.weight"] == [sizes[0] - (16 if network == "generator" else 0), 2]
+    unmapped = tiny("stylegan", num_classes=2, discriminator_mapping_layers=0)
+    embed = unmapped.discriminator.mapping.embed
+    direction = unmapped.discriminator.mapping(None, torch.eye(2))
+    expected = embed.weight.T / sqrt(2) + embed.bias
+    assert torch.allclose(direction, expected / expected.square().mean(1, keepdim=True).sqrt(), atol=1e-5)
+    listed = tiny("stylegan", widths=[8, 4, 6, 3], discriminator_widths=(4, 8, 2))
+    assert list(listed.generator.blocks["16x16"].conv0.conv.weight.shape) == [6, 4, 3, 3]
+    assert list(listed.discriminator.from_image.weight.shape) == [2, 3, 1, 1]
+
+
+def test_the_discriminator_has_a_clamp_of_its_own(tiny):
+    images = randn(4, 3, 16, 16, dtype=torch.float32)
+    logits = [
+        tiny("stylegan", **clamps).logits(images)
+        for clamps in ({}, {"conv_clamp": 0.1, "discriminator_clamp": 0.0}, {"discriminator_clamp": 0.1},
+                       {"conv_clamp": 0.1})
+    ]  # fmt: skip
+    assert torch.equal(logits[0], logits[1])
+    assert torch.equal(logits[2], logits[3])
+    assert not torch.allclose(logits[0], logits[2], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resample_filter": (1.0, 2.0, 1.0)}, {"resample_filter": (1.0, 2.0)},
+        {"resample_filter": (1.0, -1.0, -1.0, 1.0)}, {"widths": (8, 8)}, {"discriminator_widths": (8, 8)},
+        {"discriminator_channel_base": 8},
+        {"discriminator_mapping_layers": 0, "discriminator_embed": 3}, {"discriminator_clamp": -1.0},
+        {"stddev_group": 0}, {"widths": (8, 8, 8, 0)}, {"discriminator_label": 0},
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_network_are_refused(tiny, wrong):
+    with pytest.raises(zoo.ZooError, match=next(iter(wrong))):
+        tiny("stylegan", **wrong)
 
 
 @pytest.mark.parametrize("resolution", [4, 12, 4096])

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from zoo.errors import WeightsError
 from zoo.formats.contract import Part
-from zoo_stylegan.config import StyleGANConfig
 from zoo_stylegan.networks import Mapping as MappingNetwork
 
 SAMPLE = 4096      # styles whose mean stands for a missing average
@@ -91,26 +90,27 @@ def agreed(file: str, generator: Mapping[str, object], discriminator: Mapping[st
     return {**own, **generator}
 
 
-def mean_style(part: Part, settings: Mapping[str, object]) -> Tensor:
+def mean_style(part: Part, latent: int, w: int, layers: int, rate: float) -> Tensor:
     """Return the mean style [w] of 4096 latents, as many as rosinality's scripts draw, of an unconditional generator.
 
     For files that have no average: upstream draws those latents anew each time that it truncates. Here they are always
     the same, numpy's RandomState(5).randn(4096, latent), a stream that no version of anything will change.
+
+    Args:
+        part: a generator whose mapping network was moved.
+        latent, w, layers, rate: the sizes and the learning rate multiplier of that network.
     """
     prefix = f"{part.into}.mapping."
     state = {name.removeprefix(prefix): value for name, value in part.tensors.items() if name.startswith(prefix)}
-    config = StyleGANConfig.model_validate(dict(settings))
     with torch.device("meta"):
-        mapping = MappingNetwork(
-            config.latent, 0, config.w, config.mapping_layers, config.mapping_rate, width=config.mapping_width
-        )
+        mapping = MappingNetwork(latent, 0, w, layers, rate)
     try:
         mapping.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
         raise WeightsError(f"{part.file}: the layers of the mapping network do not fit together.") from error
     with torch.no_grad():
-        w: Tensor = mapping(frozen_normal(5, SAMPLE * config.latent).reshape(SAMPLE, -1), None)
-    return w.mean(0)
+        mean: Tensor = mapping(frozen_normal(5, SAMPLE * latent).reshape(SAMPLE, -1), None).mean(0)
+    return mean
 
 
 def frozen_normal(seed: int, count: int) -> Tensor:

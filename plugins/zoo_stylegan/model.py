@@ -104,7 +104,7 @@ class StyleGAN(Model):
         if seed is not None and not isinstance(seed, int):
             raise ConfigError(f"seed={str(seed)[:60]!r}: give an integer, or None for a new one each time.")
         chosen = int(torch.randint(2**62, ())) if seed is None else seed
-        parts = styles.to(self.device, torch.float32).split(SAMPLE_BATCH)
+        parts = torch.split(styles.to(self.device, torch.float32), SAMPLE_BATCH)
         with torch.set_grad_enabled(torch.is_grad_enabled() and styles.requires_grad):
             images = torch.cat(
                 [

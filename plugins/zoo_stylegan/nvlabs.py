@@ -185,7 +185,7 @@ def read(source: Source) -> Converted:
             raise WeightsError(f"{file}: {name!r:.60} is unknown: the file is of a variant that is not supported.")
     averaged = "averages.generator" if {"G", "G_ema"} <= set(found) else "generator"
     made = [
-        generator(file, found[name], averaged if name == "G_ema" else "generator")
+        generator(f"{file}, {name}", found[name], averaged if name == "G_ema" else "generator")
         for name in ("G", "G_ema") if name in found
     ]  # fmt: skip
     settings = made[-1][0] if made else {}
@@ -196,7 +196,7 @@ def read(source: Source) -> Converted:
     parts = [part for _, part in made]
     judging: dict[str, object] = {}
     if "D" in found:
-        judging, part = discriminator(file, found["D"])
+        judging, part = discriminator(f"{file}, D", found["D"])
         parts.append(part)
     return Converted("stylegan", agreed(file, settings, judging), parts, {"path_length": torch.zeros(())})
 

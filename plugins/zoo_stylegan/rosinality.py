@@ -153,40 +153,40 @@ def read(source: Source) -> Converted:
     unknown = [name for name in tree if name not in {*found, *LEFT_OUT, "latent_avg"}] if wrapped else []
     if unknown:
         raise WeightsError(f"{file}: {unknown[0]!r:.60} is unknown: the file is of a variant that is not supported.")
-    both = {"g", "g_ema"} <= set(found)
+    averaged = "averages.generator" if {"g", "g_ema"} <= set(found) else "generator"
+    labels = {name: f"{file}, {name}" if wrapped else file for name in found}      # which network, for messages
     made = [
-        generator(file, found[name], "averages.generator" if both and name == "g_ema" else "generator")
+        generator(labels[name], found[name], averaged if name == "g_ema" else "generator")
         for name in ("g", "g_ema") if name in found
     ]  # fmt: skip
     settings = made[-1][0] if made else {}
-    for other, _ in made:
-        if other != settings:
-            raise WeightsError(f"{file}: g and g_ema are of different sizes: these are not networks of one model.")
-    judging, parts = {}, [part for _, part in made]
-    if made:
-        average = _average(file, tree, settings, parts[-1]) if wrapped else mean_style(parts[-1], settings)
-        for part in parts:
-            part.fill("w_average", average)
+    if any(other != settings for other, _ in made):
+        raise WeightsError(f"{file}: g and g_ema are of different sizes: these are not networks of one model.")
+    parts = [part for _, part in made]
+    for part in parts:
+        part.fill("w_average", _average(file, tree.get("latent_avg"), parts[-1]))
+    judging: dict[str, object] = {}
     if "d" in found:
-        judging, part = discriminator(file, found["d"])
+        judging, part = discriminator(labels["d"], found["d"])
         parts.append(part)
     return Converted("stylegan", agreed(file, settings, judging), parts, {"path_length": torch.zeros(())})
 
 
-def _average(file: str, tree: dict[str, Tree], settings: dict[str, object], part: Part) -> Tensor:
+def _average(file: str, given: Tree, part: Part) -> Tensor:
     """Return the average style: the file's, or where it has none the mean of many styles of the averaged generator."""
-    given = tree.get("latent_avg")
+    layers = _count(part, r"style\.(\d+)\.weight", first=1)
+    w = size(part, f"style.{layers}.weight")
     if given is None:
-        return mean_style(part, settings)
-    if not isinstance(given, Tensor) or given.numel() != settings["w"]:
-        raise WeightsError(f"{file}: 'latent_avg' is no tensor of {settings['w']} numbers, one for each of a style.")
+        return mean_style(part, size(part, "style.1.weight", 1), w, layers, RATE)
+    if not isinstance(given, Tensor) or given.numel() != w:
+        raise WeightsError(f"{file}: 'latent_avg' is no tensor of {w} numbers, one for each of a style.")
     return given.reshape(-1)
 
 
 FORMAT = Format(
     "rosinality_stylegan2",
     "StyleGAN2 checkpoints of rosinality's stylegan2-pytorch",
-    (r".*\.(pt|pth|safetensors)",),
+    (r".*\.pth?",),
     recognise,
     read,
 )

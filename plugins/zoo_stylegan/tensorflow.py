@@ -253,13 +253,13 @@ def read(source: Source) -> Converted:
     file, tree = source.only()
     found = _networks(tree)
     if len(found) == 3:
-        drawing = [("generator", found[0]), ("averages.generator", found[2])]
+        drawing = [("G", "generator", found[0]), ("Gs", "averages.generator", found[2])]
         judging = found[1:2]
     else:
-        drawing = [("generator", each) for each in found if each.state.get("components")]
+        drawing = [("G", "generator", each) for each in found if each.state.get("components")]
         judging = [each for each in found if not each.state.get("components")]
-    made = [generator(file, each, into) for into, each in drawing]
-    judges = [discriminator(file, each) for each in judging]
+    made = [generator(f"{file}, {name}", each, into) for name, into, each in drawing]
+    judges = [discriminator(f"{file}, D", each) for each in judging]
     if any(settings != made[0][0] for settings, _ in made):
         raise WeightsError(f"{file}: the two generators are of different sizes: these are not networks of one model.")
     config = agreed(file, made[0][0] if made else {}, judges[0][0] if judges else {})
