@@ -363,6 +363,14 @@ def test_a_kernel_of_another_size_is_named(name):
         read(GENERATOR, tensors)
 
 
+@pytest.mark.parametrize(("network", "name"), [(GENERATOR, "main.12.weight"), (DISCRIMINATOR, "main.0.weight")])
+def test_images_of_so_many_channels_are_refused(network, name):
+    tensors = upstream(network)
+    tensors[name] = tensors[name].repeat(1, 3, 1, 1)
+    with pytest.raises(zoo.ZooError, match=f"{network}: tensor '{name}' is for 9 channels"):
+        read(network, tensors)
+
+
 def test_numbers_that_are_none_are_named(tmp_path):
     broken = upstream(GENERATOR)
     broken["main.4.running_var"][3] = float("nan")

@@ -139,6 +139,7 @@ def _config(places: Mapping[str, Network], parts: Mapping[str, Part]) -> dict[st
 def _generator_sizes(network: Network, part: Part) -> dict[str, int]:
     latent, _, _ = _sizes(part, network.conv(0), kernels=(4,))
     width, channels, kernel = _sizes(part, network.conv(-1), kernels=(1, 4))
+    _check_channels(part, network.conv(-1), channels)
     ups = len(network.layout.stages) - (1 if kernel == 4 else 2)
     return {
         "resolution": 4 << ups, "channels": channels, "latent": latent, "generator_width": width,
@@ -148,6 +149,7 @@ def _generator_sizes(network: Network, part: Part) -> dict[str, int]:
 
 def _discriminator_sizes(network: Network, part: Part) -> dict[str, int]:
     width, channels, _ = _sizes(part, network.conv(0), kernels=(4,))
+    _check_channels(part, network.conv(0), channels)
     scores, _, side = _sizes(part, network.conv(-1), kernels=(2, 4))
     if scores != 1:
         raise WeightsError(
@@ -161,12 +163,17 @@ def _discriminator_sizes(network: Network, part: Part) -> dict[str, int]:
 def _sizes(part: Part, conv: str, *, kernels: tuple[int, ...]) -> tuple[int, int, int]:
     """Return the two channel numbers and the kernel size of a convolution."""
     shape = part.peek(f"{conv}.weight").shape
-    if len(shape) != 4 or shape[2] != shape[3] or shape[2] not in kernels:
+    if len(shape) != 4 or 0 in shape or shape[2] != shape[3] or shape[2] not in kernels:
         wanted = " or ".join(f"{kernel}x{kernel}" for kernel in kernels)
         raise WeightsError(
             f"{part.file}: tensor '{conv}.weight' is {list(shape)}: a DCGAN has a convolution of kernel {wanted} here."
         )
     return shape[0], shape[1], shape[2]
+
+
+def _check_channels(part: Part, conv: str, channels: int) -> None:
+    if channels not in (1, 3, 4):
+        raise WeightsError(f"{part.file}: tensor '{conv}.weight' is for {channels} channels: images have 1, 3 or 4.")
 
 
 # Tensors.
