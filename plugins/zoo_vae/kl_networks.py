@@ -44,11 +44,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        places = self.norm(x).flatten(2).transpose(1, 2)                                  # [N, HW, C]
+        places = self.norm(x.flatten(2)).transpose(1, 2)                                  # [N, HW, C]
         query, key, value = (layer(places)[:, None] for layer in (self.query, self.key, self.value))
         seen = F.scaled_dot_product_attention(query, key, value)[:, 0]                    # scale 1 / sqrt(C)
         found: Tensor = self.out(seen).transpose(1, 2).reshape(x.shape)
-        return x + found
+        return found + x      # in this order: it decides the layout of what follows, and that the last bits
 
 
 class Down(nn.Module):

@@ -18,7 +18,6 @@ from zoo_vae.tiny_layers import Row, move, sizes
 from zoo_vae.upstream import checked, config_of, only, tensors_of
 
 CLASS = "AutoencoderTiny"
-BARE = re.compile(r"\d+\.((conv|pool)\.\d+\.)?(weight|bias)")
 LAYER = re.compile(r"(encoder|decoder)\.layers\.")
 BLOCKS = re.compile(r"(encoder|decoder)\.layers\.\d+\.conv\.[024]\.weight")
 
@@ -78,8 +77,7 @@ def _rows(tree: object) -> dict[str, tuple[Row, dict[str, Tensor]]]:
             network = name.partition(".")[0]
             shares.setdefault(network if LAYER.match(name) else stray, {})[name] = tensor
         return {network: (Row(f"{network}.layers.", 0), share) for network, share in shares.items()}
-    blocks = [name for name in tensors if re.fullmatch(r"\d+\.conv\.[024]\.weight", name)]
-    if not blocks or not all(BARE.fullmatch(name) for name in tensors):
+    if not any(re.fullmatch(r"\d+\.conv\.[024]\.weight", name) for name in tensors):
         return {}
     if any(name.startswith(("0.", "1.conv.")) for name in tensors):      # the decoder's layer 0 has no tensors
         return {"encoder": (Row("", 0), tensors)}

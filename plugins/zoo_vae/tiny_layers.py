@@ -28,7 +28,7 @@ class Row:
 
     def kinds(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[int, bool]]:
         """Yield (number, whether it is a block) of the layers that have tensors, in order."""
-        pattern = re.compile(rf"{re.escape(self.prefix)}(\d{{1,4}})\.(conv\.\d+|pool\.\d+)?.*")
+        pattern = re.compile(rf"{re.escape(self.prefix)}(\d{{1,4}})\.(conv\.[024]\.|pool\.[013]\.)?(weight|bias)")
         found: dict[int, bool] = {}
         for match in filter(None, map(pattern.fullmatch, tensors)):
             found[int(match[1])] = found.get(int(match[1]), False) or match[2] is not None
