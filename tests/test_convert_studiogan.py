@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import zoo
 from zoo.errors import WeightsError
+from zoo.testing import CHECKS, check_architecture
 
 N, CLASSES = 3, 5
 IMAGES, LOGITS = 1e-6, 5e-6      # largest difference: absolute, and relative to the largest logit
@@ -272,3 +273,12 @@ def test_heads_of_many_logits_and_cut_files_are_refused(big, tmp_path):
     assert path.name in refusal(path)
     torch.save({"state_dict": {"linear0.weight": 3}, "step": torch.zeros(1)}, path)
     assert path.name in refusal(path)
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+def test_the_deep_conv_variant_keeps_the_contract_of_an_architecture(spectral):
+    passed = check_architecture(
+        "dcgan", variant="deep_conv", resolution=16, latent=8, num_classes=3, generator_widths=(16, 8, 8),
+        discriminator_widths=(8, 8, 16), spectral_discriminator=spectral,
+    )  # fmt: skip
+    assert len(passed) == len(CHECKS)
