@@ -62,7 +62,7 @@ def convert(path: str | Path, *, format: str = "auto", **config: object) -> Mode
         "source": {
             "format": chosen.name,
             "conversion": VERSION,
-            "files": {name: sha256(folder / name) for name in sorted(source.files)},
+            "files": {name: sha256(folder / name) for name in sorted({part.file for part in converted.parts})},
         },
         **({"license": converted.license or chosen.license} if converted.license or chosen.license else {}),
     }

@@ -54,7 +54,7 @@ def fetched(
     if (found := cached(name, entry, revision, cache_dir)) is not None:
         return found
     there = hub.fetch(entry.repo, revision=wanted, cache_dir=cache_dir, token=token, files=entry.files)
-    files = [there.directory / file for file in there.files]
+    files = [there.directory / file for file in entry.files]
     key = _key(files, entry)
     if not (place / key / "manifest.json").is_file():
         _convert(name, entry, files, place / key)

@@ -6,7 +6,6 @@ The only module that imports huggingface_hub, and only when a request or the cac
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import sys
 import time
@@ -40,7 +39,6 @@ class Fetched:
 
     directory: Path
     commit: str
-    files: tuple[str, ...] = ()      # the names that were asked for, wildcards filled in
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def fetch(
         repo: ``OWNER/REPO[@REVISION]``.
         revision: commit, branch or tag; None takes the main branch.
         token: None uses the saved login, if any.
-        files: names that must be there; shell wildcards stand for the one file of the commit that they fit.
+        files: names that must be there.
 
     Raises:
         HubError: the name, the access, the network or the content is at fault; the message says which.
@@ -103,7 +101,6 @@ def fetch(
         warnings.warn(f"{failure} Using the copy fetched before, commit {cached.commit[:10]}.", stacklevel=2)
         return _sound(cached, place)
     fetched = _download_all(api, replace(place, revision=commit), names, cache)
-    fetched = replace(fetched, files=tuple(name for name in names if name not in EXTRAS or name in files))
     _remember(place, fetched)
     return fetched
 
@@ -178,7 +175,6 @@ def _resolve(api: HfApi, place: Repo, files: Sequence[str]) -> tuple[str, list[s
     info = _info(api, place, "resolving")
     there = {sibling.rfilename for sibling in info.siblings or []}
     ours = set(FILES) <= set(files)
-    files = [_filled_in(pattern, there, place) for pattern in files]
     if absent := [name for name in files if name not in there]:
         why = "so it is no model that zoo.publish made" if ours else "which these weights are read from"
         raise HubError(
@@ -187,14 +183,6 @@ def _resolve(api: HfApi, place: Repo, files: Sequence[str]) -> tuple[str, list[s
         )
     extras = [name for name in EXTRAS if name in there and name not in files] if ours else []
     return str(info.sha), extras + list(files)
-
-
-def _filled_in(pattern: str, there: set[str], place: Repo) -> str:
-    """Return the one name that a pattern fits; the pattern itself where none does, or where it has no wildcards."""
-    fitting = sorted(fnmatch.filter(there, pattern))
-    if len(fitting) > 1:
-        raise HubError(f"{place} holds several files {pattern}: {', '.join(fitting)[:300]}; name one.")
-    return fitting[0] if fitting else pattern
 
 
 def _download_all(api: HfApi, place: Repo, names: Sequence[str], cache: Path | None) -> Fetched:
@@ -223,7 +211,7 @@ def _cached(place: Repo, cache: Path | None, files: Sequence[str]) -> Fetched | 
 
     found = {name: try_to_load_from_cache(place.id, name, cache_dir=cache, revision=place.revision) for name in files}
     roots = [_root(Path(path), name) for name, path in found.items() if isinstance(path, str)]
-    return Fetched(roots[0], roots[0].name, tuple(files)) if roots and len(roots) == len(files) else None
+    return Fetched(roots[0], roots[0].name) if roots and len(roots) == len(files) else None
 
 
 def _root(path: Path, name: str) -> Path:

@@ -16,4 +16,19 @@ DCGAN = {
         size=14_300_000,
         data="MNIST",
     ),
+    "cifar10": Weights(
+        summary="CIFAR-10, 32x32, StudioGAN's DCGAN; generator only",
+        license="MIT",
+        repo="Mingguksky/PyTorch-StudioGAN",
+        revision="7297a41ca14de2b5016e79d6deacf9d10f5144d4",
+        files=(
+            "studiogan_official_ckpt/CIFAR10_tailored/CIFAR10-DCGAN-train-2022_01_11_20_32_07/"
+            "model=G-best-weights-step=26000.pth",
+        ),
+        format="studiogan_dcgan",
+        expected={"variant": "deep_conv", "resolution": 32, "channels": 3},
+        resolution=32,
+        size=45_800_000,
+        data="CIFAR-10",
+    ),
 }
