@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 # External package -> the only modules that may import it.
 DOORS: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("zoo.hub", "zoo.hub_errors"),
-    "safetensors": ("zoo.storage", "zoo.weights", "zoo.formats", "zoo.training.checkpoints", "zoo.metrics.store"),
+    "safetensors": ("zoo.storage", "zoo.weights", "zoo.training.checkpoints", "zoo.metrics.store"),
     "pluggy": ("zoo.plugin", "zoo.discovery"),
     "timm": ("zoo.backbones",),
     "accelerate": ("zoo.training",),

@@ -118,7 +118,7 @@ def _name(raw: bytes) -> str:
     except UnicodeDecodeError as error:
         raise WeightsError("an entry of its archive has a name that is no text.") from error
     parts = name.split("/")
-    if not name.isprintable() or "\\" in name or ":" in name or len(name) > 500 or {"", ".", ".."} & set(parts):
+    if not name.isprintable() or "\\" in name or len(name) > 500 or {"", ".", "..", "C:"} & set(parts):
         raise WeightsError(f"its archive holds an entry with the impossible name {name[:60]!r}.")
     return name
 

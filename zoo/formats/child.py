@@ -16,7 +16,7 @@ from zoo.formats.handover import most_bytes, write
 from zoo.formats.parsing import parse
 
 REFUSED = 3                    # exit code
-MEMORY = 1 << 30               # bytes for the interpreter, numpy and what a pickle unfolds to
+MEMORY = 1 << 29               # bytes for the interpreter, numpy and what a pickle unfolds to
 SECONDS = 20                   # of processor time, and one for every 20 MB
 
 
@@ -53,6 +53,8 @@ def main() -> None:
         refuse("it takes more memory than a file of its size may: it is damaged or altered.")
     except RecursionError:
         refuse("it is nested too deeply.")
+    except Exception as error:         # a mistake of ours, but the user's file is what it is
+        refuse(f"it cannot be read ({type(error).__name__}: {error}).")
     os._exit(0)                        # the mapping is still in use: no tidying up
 
 

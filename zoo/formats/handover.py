@@ -26,7 +26,7 @@ def write(tree: Any, read: int, out: BinaryIO) -> None:
     Raises:
         WeightsError: it is circular, nested too deeply, or grows beyond its file: a bomb.
     """
-    cost, nbytes = _Measure().of(tree, DEEPEST)
+    cost, nbytes, _ = _Measure().of(tree, DEEPEST)
     if cost > min(LARGEST_TREE, (1 << 20) + 16 * read):
         raise WeightsError("it unfolds to far more than the file's size: the same values are repeated over and over.")
     if nbytes > most_bytes(read):
@@ -58,29 +58,32 @@ class _Measure:
     """Size of a tree, without unfolding what it repeats."""
 
     def __init__(self) -> None:
-        self.known: dict[int, tuple[int, int]] = {}
+        self.known: dict[int, tuple[int, int, int]] = {}
         self.open: set[int] = set()
 
-    def of(self, node: Any, levels: int) -> tuple[int, int]:
-        """Return the characters and the bytes of tensors that a node unfolds to, roughly.
+    def of(self, node: Any, levels: int) -> tuple[int, int, int]:
+        """Return the characters (roughly) and the bytes of tensors that a node unfolds to, and its levels.
 
         Raises:
             WeightsError: it is circular or deeper than `levels`.
         """
         node = _plain(node)
         if isinstance(node, Strided):
-            return 64, node.nbytes
+            return 64, node.nbytes, 0
         if not isinstance(node, dict | list | tuple | Record):
-            return 16 + (len(node) if isinstance(node, str) else 0), 0
-        if levels == 0:
-            raise WeightsError(f"it is nested more than {DEEPEST} levels deep.")
+            return 16 + (len(node) if isinstance(node, str) else 0), 0, 0
         if id(node) in self.open:
             raise WeightsError("it holds a value that contains itself.")
-        if id(node) not in self.known:
+        if levels > 0 and id(node) not in self.known:
             self.open.add(id(node))
-            sizes = [self.of(inner, levels - 1) for inner in _inside(node)]
-            self.known[id(node)] = (16 + sum(cost for cost, _ in sizes), sum(nbytes for _, nbytes in sizes))
+            cost, nbytes, height = 16, 0, 0
+            for inner in _inside(node):
+                more, bytes_more, below = self.of(inner, levels - 1)
+                cost, nbytes, height = cost + more, nbytes + bytes_more, max(height, below)
+            self.known[id(node)] = cost, nbytes, height + 1
             self.open.discard(id(node))
+        if levels <= 0 or self.known[id(node)][2] > levels:
+            raise WeightsError(f"it is nested more than {DEEPEST} levels deep.")
         return self.known[id(node)]
 
 

@@ -17,19 +17,24 @@ MOST_TENSORS = 50_000
 LONGEST_NAME = 500
 
 
-def header(data: memoryview, longest: int = LONGEST_HEADER) -> tuple[dict[str, Any], memoryview]:
-    """Return the records {name: {dtype, shape, data_offsets}} of a safetensors file and its bytes behind the header.
+def header(data: memoryview, size: int, longest: int = LONGEST_HEADER) -> tuple[dict[str, Any], int]:
+    """Return the records {name: {dtype, shape, data_offsets}} of a safetensors file, and where its header ends.
 
-    The offsets are checked to cover those bytes without hole or overlap. `__metadata__` is among the records if the
-    file has it.
+    The offsets are checked to cover the bytes from there on without hole or overlap. `__metadata__` is among the
+    records if the file has it.
+
+    Args:
+        data: the file, or its beginning with the whole header.
+        size: of the file.
+        longest: bytes that the header may take.
 
     Raises:
         WeightsError: the file breaks the format's rules, or holds what no model's does.
     """
-    if len(data) < 10:
+    if size < 10:
         raise WeightsError("its safetensors header is cut short.")
     length = int.from_bytes(data[:8], "little")
-    if length > longest or length > len(data) - 8:
+    if length > longest or length > size - 8:
         raise WeightsError(f"its safetensors header says that it is {length:,} bytes long: the file is cut or altered.")
     if data[8] != ord("{"):
         raise WeightsError("its safetensors header does not begin with '{'.")
@@ -42,18 +47,15 @@ def header(data: memoryview, longest: int = LONGEST_HEADER) -> tuple[dict[str, A
     metadata = records.get("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise WeightsError("its safetensors metadata is not text.")
-    body = data[8 + length :]
     spans = sorted(_span(name, record) for name, record in records.items() if name != "__metadata__")
-    if not spans:
-        raise WeightsError("it holds no tensor.")
     at = 0
     for begin, end, name in spans:
         if begin != at:
             raise WeightsError(f"tensor {name!r} begins at byte {begin} instead of {at}: the file is altered.")
         at = end
-    if at != len(body):
-        raise WeightsError(f"its tensors take {at:,} bytes and the file holds {len(body):,}: it is cut or altered.")
-    return records, body
+    if at != size - 8 - length:
+        raise WeightsError(f"its tensors take {at:,} bytes, the file has {size - 8 - length:,}: it is cut or altered.")
+    return records, 8 + length
 
 
 def _span(name: str, record: Any) -> tuple[int, int, str]:

@@ -68,18 +68,38 @@ class Array:
     tensor: Strided | None = None
 
 
+# Modules without code of their own in the pickle: they are built as records. R3GAN's networks are made of such.
+_MODULE = re.compile(
+    r"torch\.nn\.modules\.[a-z_]+\.[A-Z]\w*|R3GAN\.[A-Z]\w*\.[A-Z]\w*|training\.networks\.(Generator|Discriminator)",
+    re.ASCII,
+)
+# Lightning keys a dictionary by classes of its own, which are never called.
+_LIGHTNING = re.compile(r"(pytorch_lightning|lightning)(\.[a-z_0-9]+)*\.[A-Z][A-Za-z]*", re.ASCII)
+# Torch's tensors of other kinds: named so, where they are refused.
+_TENSOR = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch\.(cuda\.)?(\w+Storage|(complex|float|u?int|qu?int|bits)\w*)", re.ASCII
+)
+
+
 def find(module: object, name: object) -> Global:
     """Return the stand-in for a name of the file.
 
     Raises:
         WeightsError: it is not in the table: it could be code.
     """
-    found = TABLE.get((module, name)) if isinstance(module, str) and isinstance(name, str) else None
+    if not isinstance(module, str) or not isinstance(name, str) or "." in name:
+        raise WeightsError(f"its pickle names {str(name)[:100]!r}, which is no name of a class or function.")
+    found = TABLE.get((module, name))
     if found is None:
         full = f"{module}.{name}"[:200]
-        if re.fullmatch(r"(pytorch_lightning|lightning)(\.[a-z_0-9]+)*\.[A-Z][A-Za-z]*", full, re.ASCII):
-            return Global(full)                        # Lightning keys a dictionary by classes of its own
-        raise WeightsError(f"its pickle names {full}, which is not data: it is not read and nothing of it was run.")
+        if _LIGHTNING.fullmatch(full):
+            return Global(full)
+        if _MODULE.fullmatch(full):
+            return Global(full, lambda context: Record(full))
+        if _TENSOR.fullmatch(full):
+            raise WeightsError(f"it holds a kind of tensor that is not read ({full}): only dense ones of usual dtypes.")
+        hint = " Of a whole model, save the state_dict instead." if name[:1].isupper() else ""
+        raise WeightsError(f"its pickle names {full}, which is not data: nothing of it was run.{hint}")
     return found
 
 
@@ -175,11 +195,13 @@ def _list(context: Context, items: object = ()) -> list[Any]:
 def _path(context: Context, *parts: object) -> str:
     if not all(isinstance(part, str) for part in parts):
         raise WeightsError("a path is no text.")
-    return "/".join(map(str, parts))
+    return "/".join(map(str, parts)).replace("//", "/")
 
 
-def _encode(context: Context, text: object, encoding: object = "latin1") -> memoryview:
-    """Bytes as protocol 2 writes them."""
+def _encode(context: Context, text: object = "", encoding: object = "latin1") -> memoryview:
+    """Bytes as protocol 2 writes them, and a bytearray."""
+    if isinstance(text, memoryview):
+        return text
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise WeightsError("its pickle encodes something that is no text.")
     return memoryview(text.encode("latin-1"))
@@ -268,8 +290,10 @@ def _from_buffer(context: Context, data: object, kind: object, shape: object, or
 
 def _scalar(context: Context, kind: object, data: object) -> object:
     if isinstance(kind, Kind) and kind.dtype in ("U", "S") and isinstance(data, memoryview) and len(data) == kind.size:
-        little, big = ("utf-32-le", "utf-32-be") if kind.dtype == "U" else ("latin-1", "latin-1")
-        return str(data, big if kind.swapped else little).rstrip("\0")
+        letters = np.frombuffer(data, "u1" if kind.dtype == "S" else ">u4" if kind.swapped else "<u4")
+        text = "".join(map(chr, letters)).rstrip("\0")
+        text.encode()                                  # half a character is malformed
+        return text
     number = np.frombuffer(_numbers(kind, data, 1), _NUMPY[kind.dtype]).item() if isinstance(kind, Kind) else None
     if not isinstance(number, bool | int | float):
         raise WeightsError("a scalar of this dtype cannot be read.")
@@ -316,9 +340,12 @@ def _table() -> dict[tuple[str, str], Global]:
         for name in ("set", "frozenset", "list"):
             add(module, name, _list)
         add(module, "dict", _dict)
+        for name in ("bytes", "bytearray"):
+            add(module, name, _encode)
         for name in ("int", "float", "bool", "str"):
             add(module, name)
-    add("numpy", "ndarray")
+    for name in ("ndarray", *(name for name in DTYPES if name in _NUMPY)):
+        add("numpy", name)
     for core in ("numpy.core", "numpy._core"):
         add(f"{core}.multiarray", "_reconstruct", _reconstruct)
         add(f"{core}.multiarray", "scalar", _scalar)

@@ -43,7 +43,10 @@ def legacy(data: memoryview, budget: Budget, nested: Callable[[memoryview], obje
     storages: dict[str, Storage] = {}
     parts: dict[tuple[str, str], Storage] = {}
 
-    def persistent(identifier: object) -> Storage:
+    def persistent(identifier: object) -> Storage | Global:
+        match identifier:
+            case ("module", Global() as kind, *_):               # a class, with its source text, which is left alone
+                return kind
         dtype, key, count = identify(identifier)
         assert isinstance(identifier, tuple)
         whole = storages.setdefault(key, Storage(dtype, count * element(dtype)))

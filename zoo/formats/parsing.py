@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from zoo.errors import WeightsError
@@ -10,10 +11,10 @@ from zoo.formats.headers import header
 from zoo.formats.inert import Context
 from zoo.formats.legacy import MAGIC, element, identify, legacy
 from zoo.formats.pickles import Budget, Machine
-from zoo.formats.storages import DTYPES, Storage, Strided, contiguous
+from zoo.formats.storages import NAMES, Storage, Strided, contiguous
 
+_ENTRY = re.compile(r"data\.pkl|data/\w+|version|byteorder|\.(format_version|storage_alignment|data/serialization_id)")
 DEEPEST_FILE = 2         # files inside files: NVIDIA's pickles hold one torch file for each tensor
-_TORCH_NAMES = {code: name for name, (code, _) in DTYPES.items()}
 
 # How other things begin that lie where a checkpoint should.
 _OTHERS = (
@@ -61,17 +62,20 @@ def _what(head: bytes) -> str:
     for beginning, what in _OTHERS:
         if head.lstrip()[: len(beginning)] == beginning:
             return f"it {what}."
-    return "it is no torch, pickle or safetensors file: the download may be broken."
+    return "it is no torch or safetensors file, and no pickle of protocol 2 or newer: the download may be broken."
 
 
 def _archive(data: memoryview, budget: Budget, nested: Any) -> Any:
     held = entries(data)
     pickles = [name for name in held if name.split("/")[-1] == "data.pkl"]
-    if any(name.split("/")[-1] == "constants.pkl" or "/code/" in name for name in held):
+    if any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in held):
         raise WeightsError("it is a TorchScript program, which is code: export the state dict of the model instead.")
     if len(pickles) != 1:
         raise WeightsError(f"its archive holds {len(pickles)} data.pkl instead of one: it is no torch file.")
     root = pickles[0].removesuffix("data.pkl")
+    for name in held:
+        if not (name.startswith(root) and _ENTRY.fullmatch(name.removeprefix(root))):
+            raise WeightsError(f"its archive holds {name!r}, which torch does not write: the file is altered.")
     order = held.get(f"{root}byteorder", memoryview(b"little"))
     if order != b"little":
         raise WeightsError("its numbers are in big-endian order, which is not read.")
@@ -93,11 +97,13 @@ def _archive(data: memoryview, budget: Budget, nested: Any) -> Any:
 
 
 def _safetensors(data: memoryview) -> dict[str, Strided]:
-    records, body = header(data)
-    found = {}
+    records, start = header(data, len(data))
+    body, found = data[start:], {}
     for name, record in records.items():
         if name != "__metadata__":
             begin, end = record["data_offsets"]
-            dtype, shape = _TORCH_NAMES[record["dtype"]], tuple(record["shape"])
+            dtype, shape = NAMES[record["dtype"]], tuple(record["shape"])
             found[name] = Strided(Storage(dtype, end - begin, body[begin:end]), dtype, 0, shape, contiguous(shape))
+    if not found:
+        raise WeightsError("it holds no tensor.")
     return found

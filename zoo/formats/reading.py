@@ -7,7 +7,6 @@ one checks what comes back as strictly as a stranger's file, and makes torch's t
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import stat
 import subprocess
@@ -17,14 +16,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor
 
+import zoo
 from zoo.errors import WeightsError
 from zoo.formats.child import REFUSED
 from zoo.formats.contract import Instance, Tree
 from zoo.formats.handover import LONGEST_HEADER, TREE, decode
 from zoo.formats.headers import header
+from zoo.formats.storages import NAMES
 
 LARGEST = 1 << 35                  # bytes of a file
 SECONDS = 60                       # that reading may take, and one for every 5 MB
@@ -43,20 +44,20 @@ def read_file(path: str | Path) -> Tree:
         WeightsError: it cannot be read, is damaged, or holds anything but data. One line that names file and cause.
     """
     path = Path(path)
-    with _open(path) as file, tempfile.TemporaryDirectory(prefix="zoo-") as folder:
-        handed = Path(folder) / "tensors"
-        with handed.open("wb") as out, (Path(folder) / "refusal").open("w+b") as refusal:
-            code = _run(path, file, out, refusal)
-            refusal.seek(0)
-            cause = refusal.read(2000).decode("utf-8", "replace")
-        if code == REFUSED:
-            raise WeightsError(f"{path}: {cause}")
-        if code != 0:
-            raise WeightsError(f"{path}: reading it broke off (exit code {code}): damaged or too large.")
+    with _open(path) as file:
         try:
-            return _take_over(handed)
-        except (OSError, ValueError, KeyError, RecursionError, RuntimeError, SafetensorError, WeightsError) as error:
-            raise WeightsError(f"{path}: what was read of it is malformed ({type(error).__name__}).") from error
+            folder = tempfile.TemporaryDirectory(prefix="zoo-")
+        except OSError as error:
+            raise WeightsError(f"{path}: there is no temporary folder to read it into ({error.strerror}).") from error
+        with folder as place:
+            handed = Path(place) / "tensors"
+            cause = _run(file, handed, Path(place) / "cause")
+            if cause:
+                raise WeightsError(f"{path}: {cause}")
+            try:
+                return _take_over(handed)
+            except (OSError, ValueError, KeyError, RecursionError, RuntimeError, WeightsError) as error:
+                raise WeightsError(f"{path}: what was read of it is malformed ({type(error).__name__}).") from error
 
 
 def _open(path: Path) -> BinaryIO:
@@ -83,44 +84,49 @@ def _open(path: Path) -> BinaryIO:
     return file
 
 
-def _run(path: Path, file: BinaryIO, out: BinaryIO, refusal: BinaryIO) -> int:
-    """Let the reading process read a file, and return its exit code."""
-    import zoo
-
+def _run(file: BinaryIO, handed: Path, refusal: Path) -> str:
+    """Let the reading process read a file and write what it found; return why it did not, or an empty string."""
     places = [str(Path(module.__file__ or "").parent.parent) for module in (zoo, np)]
     keep = {name: os.environ[name] for name in ("SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
     limit = SECONDS + os.fstat(file.fileno()).st_size // 5_000_000
     try:
-        return subprocess.run(
-            [sys.executable, "-I", "-B", "-c", _START, *places],
-            stdin=file, stdout=out, stderr=refusal, env={**keep, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            timeout=limit, check=False, cwd=os.path.dirname(out.name),
-        ).returncode  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise WeightsError(f"{path}: reading it takes more than {limit} seconds.") from error
+        with handed.open("wb") as out, refusal.open("w+b") as said:
+            code = subprocess.run(
+                [sys.executable, "-I", "-B", "-c", _START, *places],
+                stdin=file, stdout=out, stderr=said, timeout=limit, check=False, cwd=handed.parent,
+                env={**keep, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            ).returncode  # fmt: skip
+            said.seek(0)
+            cause = said.read(2000).decode("utf-8", "replace")
+    except subprocess.TimeoutExpired:
+        return f"reading it takes more than {limit} seconds."
     except OSError as error:
-        raise WeightsError(f"{path}: the process that reads it cannot be started ({error.strerror}).") from error
+        return f"the process that reads it cannot be started ({error.strerror})."
+    if code < 0:
+        return f"it takes more time or memory than a file of its size may (signal {-code})."
+    if code not in (0, REFUSED):
+        return f"the process that reads it does not start ({cause.strip().rpartition(chr(10))[2][-200:]})."
+    return cause if code == REFUSED else ""
 
 
 def _take_over(handed: Path) -> Tree:
     """Return the tree that the reading process wrote, checked anew."""
-    with (
-        handed.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as data,
-    ):
-        records, body = header(data, LONGEST_HEADER)
-        body.release()
-    document = json.loads(records.pop("__metadata__")[TREE])
-    left = set(records)
-    with safe_open(handed, framework="pt") as tensors:
+    with handed.open("rb") as file:
+        beginning = file.read(8)
+        beginning += file.read(min(LONGEST_HEADER, int.from_bytes(beginning, "little")))
+        records, start = header(memoryview(beginning), handed.stat().st_size, LONGEST_HEADER)
+        document = json.loads(records.pop("__metadata__")[TREE])
 
         def tensor(number: int) -> Tensor:
-            left.remove(str(number))                          # each once
-            found: Tensor = tensors.get_tensor(str(number))
-            return found.clone()                              # its own memory, not the file's
+            record = records.pop(str(number))                      # each once: no two share memory
+            made = torch.empty(record["shape"], dtype=getattr(torch, NAMES[record["dtype"]]))
+            raw = made.reshape(-1).view(torch.uint8).numpy()
+            file.seek(start + record["data_offsets"][0])
+            if file.readinto(raw) != len(raw):                     # type: ignore[attr-defined]
+                raise ValueError("the file is cut")
+            return made
 
         tree = decode(document, tensor, Instance)
-    if left:
+    if records:
         raise ValueError("tensors without a place")
     return tree

@@ -21,7 +21,8 @@ DTYPES: dict[str, tuple[str, int]] = {
     "float8_e4m3fn": ("F8_E4M3", 1), "float8_e5m2": ("F8_E5M2", 1), "float8_e8m0fnu": ("F8_E8M0", 1),
     "complex64": ("C64", 8), "bool": ("BOOL", 1),
 }  # fmt: skip
-SIZES = dict(DTYPES.values())
+SIZES = dict(DTYPES.values())                                            # name in safetensors -> bytes
+NAMES = {code: name for name, (code, _) in DTYPES.items()}               # name in safetensors -> torch's
 MOST_AXES = 16
 LONGEST_AXIS = 1 << 40
 CHUNK = 1 << 24           # bytes that are gathered at once from a tensor that is not contiguous
