@@ -104,6 +104,18 @@ def test_the_deep_model_is_a_generator_and_trains_with_spectral_norm(deep):
     assert not torch.equal(full.generator.to_image.u, u)
 
 
+def test_a_deep_model_fitted_to_grey_images_keeps_its_spectral_norm(tmp_path, deep):
+    """The last convolution loses outputs: its norm is that of what is left, before any training."""
+    zoo.save(deep, tmp_path / "deep")
+    grey = zoo.load(f"dir:{tmp_path / 'deep'}", adapt=True, channels=1)
+    layer = grey.generator.to_image
+    assert grey.adapted["generator.to_image.weight"].startswith("trimmed")
+    stored = layer.u @ layer.weight.flatten(1) @ layer.v
+    assert stored.item() == pytest.approx(torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item(), rel=0.02)
+    untouched = "generator.blocks.0.conv1.v"
+    assert torch.equal(grey.state_dict()[untouched], deep.state_dict()[untouched])
+
+
 def test_the_published_deep_configurations_are_the_papers():
     """The lists of config.json at three sizes, and what the paper counts: 50.4 million parameters at 128 pixels."""
     published = {

@@ -139,14 +139,21 @@ def embedding(classes: int, size: int, *, spectral: Spectral | None) -> Embeddin
     return Embedding(classes, size) if spectral is None else SNEmbedding(classes, size, stored=spectral == "stored")
 
 
+@torch.no_grad()
+def settle(layer: nn.Module, iterations: int) -> None:
+    """Fit a layer's stored vectors, if it has them, to its weight, which changed since they were stored."""
+    if hasattr(layer, "u") and hasattr(layer, "v"):
+        matrix = layer.get_parameter("weight").flatten(1)
+        for _ in range(iterations):
+            _iterate(matrix, layer.get_buffer("u"), layer.get_buffer("v"), update=True)
+
+
 def orthogonal_(network: nn.Module) -> None:
     """Make every weight orthogonal (Saxe et al., 2014, arXiv:1312.6120), every bias zero; fit stored vectors."""
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, Embedding)):
             nn.init.orthogonal_(module.weight)
-            if hasattr(module, "v"):
-                with torch.no_grad():
-                    _iterate(module.weight.flatten(1), module.get_buffer("u"), module.get_buffer("v"), update=True)
+            settle(module, 1)
         if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
             nn.init.zeros_(module.bias)
 

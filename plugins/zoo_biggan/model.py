@@ -20,7 +20,7 @@ from zoo.recipe import Batch, Phase, Recipe, Terms
 from zoo_biggan.config import BigGANConfig
 from zoo_biggan.discriminator import Discriminator
 from zoo_biggan.generator import Generator
-from zoo_biggan.layers import BatchNorm
+from zoo_biggan.layers import BatchNorm, settle
 
 BOUND = 2.0          # a truncated latent's numbers lie within psi times this
 
@@ -73,6 +73,12 @@ class BigGAN(Model):
             betas=(0.0, 0.999),
             eps=1e-6,
         )
+
+    def refit(self) -> None:
+        """Fit stored spectral vectors to the weights that grew or shrank: parts of old ones belong to no weight."""
+        for name, module in self.named_modules():
+            if self.adapted.get(f"{name}.weight", "copied") != "copied":
+                settle(module, 10)
 
     def finish(self) -> None:
         """Measure the statistics that each truncation is sampled with."""
