@@ -13,7 +13,15 @@ SAGAN_PAPER = "Zhang et al., 2019, arXiv:1805.08318"
 
 
 def _studiogan(
-    what: str, folder: str, file: str, pixels: int, classes: int, *, paper: str, megabytes: int | None = None, deep: bool = False
+    what: str,
+    folder: str,
+    file: str,
+    pixels: int,
+    classes: int,
+    *,
+    paper: str,
+    megabytes: int | None = None,
+    deep: bool = False,
 ) -> Weights:
     """Return a generator that StudioGAN's authors trained (Kang et al., 2022, arXiv:2206.09479)."""
     return Weights(
