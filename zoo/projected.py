@@ -174,7 +174,10 @@ class Heads(nn.Module):
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Images [N, channels, H, W] in [-1, 1] and one-hot labels -> logits [N, K], those of all heads side by side."""
+    """Images [N, channels, H, W] in [-1, 1] and one-hot labels -> logits [N, K], those of all heads side by side.
+
+    What is frozen lies in buffers and comes first, so freezing the half of a critic next to the image leaves the heads.
+    """
 
     def __init__(self, config: ProjectedConfig, classes: int, *, pretrained: bool):
         super().__init__()
