@@ -44,10 +44,10 @@ class R3GAN(Model):
             weight.fill_(1 / len(weight))
 
     def recipe(self) -> Recipe:
-        """Section 3.3 and table 4: RpGAN with R1 and R2 at every step, both falling to a tenth.
+        """RpGAN with R1 and R2 at every step (section 2); gamma falls to a tenth and the learning rate to a quarter.
 
-        The learning rate falls to a quarter. The authors raise Adam's second beta from 0.9 to 0.99 over the first
-        tenth to fifth of a long training; here it is the last of these all along.
+        The authors' cosine schedules end after 20 million images (200 million for ImageNet); here they span the
+        training. Theirs also raises Adam's second beta from 0.9 to 0.99; here it is 0.99 all along.
         """
         return Recipe(
             phases=adversarial_phases(adversarial("relativistic"), gamma=self.config.penalty),

@@ -1,4 +1,4 @@
-"""The networks of R3GAN (Huang et al., 2024, arXiv:2501.05441, section 4): residual blocks and bilinear resampling.
+"""The networks of R3GAN (Huang et al., 2024, arXiv:2501.05441, section 3): residual blocks and bilinear resampling.
 
 Nothing is normalised. Instead each block begins as the identity: its last convolution is zero, and the others are
 scaled down with the number of blocks (fix-up, Zhang et al., 2019, arXiv:1901.09321).
@@ -48,7 +48,7 @@ def scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> Any:
 
 
 class Block(nn.Module):
-    """An inverted bottleneck with a grouped convolution, [N, C, H, W] -> [N, C, H, W] (figure 2, part 2).
+    """An inverted bottleneck with a grouped convolution, [N, C, H, W] -> [N, C, H, W].
 
     Args:
         groups: of the 3x3 convolution.
