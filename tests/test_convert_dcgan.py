@@ -192,6 +192,10 @@ def test_one_file_of_both_networks_and_the_state_of_training(tmp_path, inputs, o
     model = zoo.convert(tmp_path / "checkpoint.pth")
     check_images(model, inputs, outputs)
     check_logits(model, inputs, outputs)
+    assert list(model.origin["source"]["files"]) == ["checkpoint.pth"]
+    del content["netD_state_dict"]["main.6.bias"]
+    torch.save(content, tmp_path / "checkpoint.pth")
+    assert "checkpoint.pth: tensor 'netD_state_dict.main.6.bias' is missing" in refusal(tmp_path / "checkpoint.pth")
 
 
 def test_one_state_dict_of_both_networks(tmp_path, inputs, outputs):

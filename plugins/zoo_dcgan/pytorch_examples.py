@@ -29,11 +29,19 @@ DEEPEST = 2                               # dictionaries within dictionaries tha
 class Network:
     """A network in a file."""
 
-    file: str                             # with the key it stands under, for messages
-    prefix: str                           # that its tensors' names have before the layout's
+    file: str
+    prefix: str                           # what its tensors' names have before the layout's
     layout: Layout
-    tensors: Mapping[str, Tensor]         # under the file's names
-    averaged: bool
+    tensors: Mapping[str, Tensor]         # under the file's names, with the keys of dictionaries around them
+
+    @property
+    def averaged(self) -> bool:
+        return bool(AVERAGE.search(self.place))
+
+    @property
+    def place(self) -> str:
+        """Return where the network is, for messages."""
+        return f"{self.file} ({self.prefix.rstrip('.')})" if self.prefix else self.file
 
     def part(self, into: str) -> Part:
         return Part(self.file, self.tensors, into)
@@ -61,7 +69,7 @@ def read(source: Source) -> Converted:
         place = "averages.generator" if average else each.layout.network
         if place in places:
             raise WeightsError(
-                f"{places[place].file} and {each.file} both hold a {each.layout.network}: give one file, or a folder "
+                f"{places[place].place} and {each.place} both hold a {each.layout.network}: give one file, or a folder "
                 "with one of each."
             )
         places[place] = each
@@ -78,34 +86,34 @@ def read(source: Source) -> Converted:
 def _networks(source: Source) -> list[Network]:
     """Return the networks in the files, or none if one of the files has none or another one."""
     found: list[Network | None] = []
-    for name, tree in source.files.items():
-        inside = [_network(place, tensors) for place, tensors in _dictionaries(tree, name)]
+    for file, tree in source.files.items():
+        inside = [_network(file, prefix, tensors) for prefix, tensors in _dictionaries(tree)]
         found += inside or [None]
     known = [each for each in found if each is not None]
     return known if len(known) == len(found) else []
 
 
-def _dictionaries(tree: Tree, file: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Return the state dicts in a file that hold convolutions, each with the name of the file and its place there."""
+def _dictionaries(tree: Tree, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Return the state dicts in a file that hold convolutions: the keys that lead there, and the tensors."""
     if (tensors := state_dict(tree)) is not None:
         heads = {name.partition(".")[0] for name in tensors}
-        if len(heads) > 1 and all(PLAYER.fullmatch(head) for head in heads):
-            for head in sorted(heads):
-                yield f"{file} ({head})", {n: t for n, t in tensors.items() if n.partition(".")[0] == head}
-        elif any(tensor.ndim == 4 for tensor in tensors.values()):
-            yield file, tensors
+        both = len(heads) > 1 and all(PLAYER.fullmatch(head) for head in heads)
+        named = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+        for start in [f"{prefix}{head}." for head in sorted(heads)] if both else [prefix]:
+            inside = {name: tensor for name, tensor in named.items() if name.startswith(start)}
+            if any(tensor.ndim == 4 for tensor in inside.values()):
+                yield start, inside
     elif isinstance(tree, dict) and depth < DEEPEST:
         for name, inner in tree.items():
             if isinstance(name, str):      # optimisers count their tensors
-                yield from _dictionaries(inner, f"{file} ({name})", depth + 1)
+                yield from _dictionaries(inner, f"{prefix}{name}.", depth + 1)
 
 
-def _network(file: str, tensors: Mapping[str, Tensor]) -> Network | None:
-    prefix = ""
+def _network(file: str, prefix: str, tensors: Mapping[str, Tensor]) -> Network | None:
     while head := _wrapper(tensors, prefix):
         prefix += head
     layout = recognised({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
-    return None if layout is None else Network(file, prefix, layout, tensors, bool(AVERAGE.search(file)))
+    return None if layout is None else Network(file, prefix, layout, tensors)
 
 
 def _wrapper(tensors: Mapping[str, Tensor], prefix: str) -> str:
@@ -128,7 +136,7 @@ def _config(places: Mapping[str, Network], parts: Mapping[str, Part]) -> dict[st
     for name in ("resolution", "channels"):
         if made and judged and made[name] != judged[name]:
             raise WeightsError(
-                f"{places['generator'].file} makes images of {name} {made[name]}, {places['discriminator'].file} "
+                f"{places['generator'].place} makes images of {name} {made[name]}, {places['discriminator'].place} "
                 f"judges {judged[name]}: these are not of one model; give one of them."
             )
     # A network that the file lacks would, trained upstream, have been as wide as the other.
