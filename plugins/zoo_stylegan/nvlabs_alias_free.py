@@ -108,8 +108,8 @@ def _check_layer(
         "conv_clamp": config.conv_clamp,
     }  # fmt: skip
     for name, wanted in expected.items():
-        if not _same(layer.state.get(name), wanted):
-            given = layer.state.get(name)
+        given = layer.state.get(name, wanted)
+        if not _same(given, wanted):
             raise WeightsError(f"{part.file}: {path}.{name} is {given!r:.60}, its configuration gives {wanted!r:.60}.")
     if not colours:
         between = layer_resampling(config, index, before, after)
@@ -168,11 +168,6 @@ def _child(file: str, module: Instance, name: str) -> Instance:
 
 
 def _validated(file: str, settings: dict[str, object]) -> StyleGAN3Config:
-    floats = {name for name, field in StyleGAN3Config.model_fields.items() if "float" in str(field.annotation)}
-    for name in floats & set(settings):
-        value = settings[name]
-        if isinstance(value, int) and not isinstance(value, bool):
-            settings[name] = float(value)      # a whole number where we are strict about its kind
     try:
         return StyleGAN3Config.model_validate(settings)
     except ValidationError as error:

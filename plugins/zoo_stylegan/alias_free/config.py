@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from zoo_stylegan.alias_free.geometry import Signal, progression
 from zoo_stylegan.config import DiscriminatorConfig
+
+STEEPEST = 8      # times the sampling rate from one layer to the next; filters are that much longer
 
 
 class StyleGAN3Config(DiscriminatorConfig):
@@ -25,8 +28,8 @@ class StyleGAN3Config(DiscriminatorConfig):
     w: int = Field(512, ge=1, le=8192, description="numbers in a style")
     layers: int = Field(14, ge=2, le=64, description="layers of the synthesis, without the last one, to colours")
     critical_layers: int = Field(2, ge=1, le=63, description="how many of them, the last, sample critically")
-    first_cutoff: float = Field(2.0, gt=0, le=1024, description="cutoff of the first layer, cycles per image")
-    first_stopband: float = Field(2**2.1, gt=0, le=4096, description="where its stopband begins at least")
+    first_cutoff: float = Field(2.0, ge=0.5, le=1024, description="cutoff of the first layer, cycles per image")
+    first_stopband: float = Field(2**2.1, ge=0.5, le=4096, description="where its stopband begins at least")
     last_stopband: float = Field(2**0.3, gt=1, le=8, description="the same of the last layer, times its cutoff")
     margin: int = Field(10, ge=0, le=64, description="pixels beyond the image on each side, while inside")
     conv_kernel: int = Field(3, ge=1, le=7, description="size of the convolutions: 3 for T, 1 for R")
@@ -50,6 +53,9 @@ class StyleGAN3Config(DiscriminatorConfig):
             raise ValueError(f"conv_kernel {self.conv_kernel} must be odd")
         if not self.signals()[-2].channels:
             raise ValueError(f"channel_base {self.channel_base} leaves no channels at {self.resolution} pixels")
+        rates = [signal.rate for signal in self.signals()]
+        if any(max(pair) > STEEPEST * min(pair) for pair in pairwise(rates)):
+            raise ValueError(f"layers {self.layers} are too few for sampling rates {rates}: at most x{STEEPEST} each")
         return self
 
     def signals(self) -> list[Signal]:

@@ -144,7 +144,7 @@ def _push(x: Tensor, v: Tensor | None, resampling: Resampling) -> Tensor:
                     raised = _slopes(raised, resampling.clamp) * _raise(moved[share], row, column)
                 lowered = (row.left @ raised).view(len(raised), -1, len(column.right))
                 out[share, row.output, column.output] = lowered @ column.right
-    return out.unflatten(0, (n, c))
+    return out.view(n, c, *out.shape[1:])
 
 
 def _pull(gradient: Tensor, x: Tensor, resampling: Resampling) -> Tensor:
@@ -161,7 +161,7 @@ def _pull(gradient: Tensor, x: Tensor, resampling: Resampling) -> Tensor:
                 spread = row.left.T @ lowered.view(len(lowered), len(row.left), -1)
                 spread *= _slopes(_raise(planes[share], row, column), resampling.clamp)
                 out[share, row.input, column.input] += row.up.T @ (spread @ column.up)
-    return out.unflatten(0, (n, c))
+    return out.view(n, c, *out.shape[1:])
 
 
 def _plan(x: Tensor, resampling: Resampling) -> tuple[tuple[Window, ...], int]:

@@ -40,13 +40,15 @@ def kaiser(taps: int, width: float) -> Tensor:
         beta = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
     place = torch.linspace(-1, 1, taps, dtype=torch.float64, device="cpu")
     shape = torch.special.i0(beta * (1 - place.square()).clamp_min(0).sqrt())
-    return shape / torch.special.i0(torch.tensor(beta, dtype=torch.float64, device="cpu"))
+    window: Tensor = shape / torch.special.i0(torch.tensor(beta, dtype=torch.float64, device="cpu"))
+    return window
 
 
 def jinc(radius: Tensor, cutoff: float) -> Tensor:
     """Return the ideal radial low-pass filter J1(2 pi cutoff r) / r, whose spectrum is a disc, without its constant."""
     at = radius.clamp_min(1e-12 / cutoff)      # the limit at 0 is pi times the cutoff
-    return torch.special.bessel_j1(2 * pi * cutoff * at) / at
+    filter: Tensor = torch.special.bessel_j1(2 * pi * cutoff * at) / at
+    return filter
 
 
 def rows(taps: Tensor) -> tuple[Tensor, Tensor]:

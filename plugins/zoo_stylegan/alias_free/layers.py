@@ -44,7 +44,7 @@ class FourierFeatures(nn.Module):
         cosine, sine, right, down = self.affine(w).unbind(1)
         length = (cosine.square() + sine.square()).sqrt()
         cosine, sine = cosine / length, sine / length
-        rotation = torch.stack([cosine, -sine, sine, cosine], 1).unflatten(1, (2, 2))
+        rotation = torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
         shift = torch.stack([right, down], 1)[:, :, None] / length[:, None, None]
         matrix = rotation @ (user[:2] - shift * user[2])
         return self.freqs @ matrix[:, :, :2], self.phases + (self.freqs @ matrix[:, :, 2:]).squeeze(2)
@@ -59,7 +59,7 @@ class FourierFeatures(nn.Module):
         across = frequencies[:, :, 1:] * place + phases[:, :, None]
         waves = ((along[:, :, None, :] + across[:, :, :, None]) * (2 * pi)).sin()
         weight = self.weight * amplitudes[:, None] / sqrt(self.signal.channels)
-        return (weight @ waves.flatten(2)).unflatten(2, waves.shape[2:])
+        return (weight @ waves.flatten(2)).view(waves.shape)
 
 
 class SynthesisLayer(nn.Module):
@@ -116,6 +116,6 @@ def modulated(x: Tensor, weight: Tensor, styles: Tensor, scales: Tensor, bias: T
     if kernel == 1:      # a matrix for each sample, which is small, instead of two passes over its image
         matrices = weight.flatten(1) * styles[:, None] * scales[:, :, None]
         y = torch.baddbmm(bias[:, None].expand(n, -1, 1).to(x.dtype), matrices.to(x.dtype), x.flatten(2))
-        return y.unflatten(2, x.shape[2:])
+        return y.view(n, -1, *x.shape[2:])
     y = conv2d(x * styles[:, :, None, None], weight, padding=kernel - 1)
     return torch.addcmul(bias[:, None, None], y, scales[:, :, None, None])

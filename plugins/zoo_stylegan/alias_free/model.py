@@ -105,7 +105,7 @@ class StyleGAN3(Model):
             clamp: False returns the network's raw output.
         """
         generator, transform = self._averaged_generator(), placed(translate, rotate).to(self.device)
-        parts = self._checked(styles).split(SAMPLE_BATCH)
+        parts = torch.split(self._checked(styles), SAMPLE_BATCH)
         with torch.set_grad_enabled(torch.is_grad_enabled() and styles.requires_grad):
             images = torch.cat([generator.synthesis(part, transform) for part in parts]).float()
         return images.clamp(-1, 1) if clamp else images
@@ -144,8 +144,7 @@ class StyleGAN3(Model):
         if psi == 1:
             return w
         reached = torch.arange(generator.styles, device=w.device) < (generator.styles if cutoff is None else cutoff)
-        scale = torch.where(reached, psi, 1.0)[:, None]
-        return generator.w_average + scale * (w - generator.w_average)
+        return torch.where(reached[:, None], generator.w_average + psi * (w - generator.w_average), w)
 
     def latent(self, n: int, noise: Noise, psi: float = 1.0) -> Tensor:
         """Return latents [n, latent], standard normal whatever psi: truncation acts on styles, in `generate`."""
