@@ -205,8 +205,8 @@ def test_translation_is_followed_by_fractions_of_inner_pixels():
     ours = difference(moved, still.roll(2, 3))
     still, moved = (stylegan2_blocks(made.synthesis_input(styles, translate=(by / 64, 0))) for by in (0, 2))
     theirs = difference(moved, still.roll(2, 3), edge=50)
-    assert ours < 0.04
-    assert theirs > 4 * ours
+    assert ours < 2e-4
+    assert theirs > 10 * ours
 
 
 def test_r_follows_rotation_and_t_does_not():
@@ -216,7 +216,7 @@ def test_r_follows_rotation_and_t_does_not():
         styles = made.styles(made.latent(1, Noise(0)))
         still, moved = (made.synthesise(styles, rotate=by, clamp=False) for by in (0, 90))
         found[name] = difference(moved, still.rot90(1, (2, 3)))
-    assert found["R"] < 1e-4
+    assert found["R"] < 1e-5
     assert found["T"] > 0.1
 
 

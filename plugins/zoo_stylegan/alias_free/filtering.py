@@ -142,7 +142,7 @@ def _push(x: Tensor, v: Tensor | None, resampling: Resampling) -> Tensor:
                     raised = _act(raised, resampling.clamp)
                 else:
                     raised = _slopes(raised, resampling.clamp) * _raise(moved[share], row, column)
-                lowered = (row.left @ raised).view(len(raised), -1, len(column.right))
+                lowered = (row.left @ raised).reshape(len(raised), -1, len(column.right))
                 out[share, row.output, column.output] = lowered @ column.right
     return out.view(n, c, *out.shape[1:])
 
@@ -158,7 +158,7 @@ def _pull(gradient: Tensor, x: Tensor, resampling: Resampling) -> Tensor:
         for row in tiles:
             for column in tiles:
                 lowered = given[share, row.output, column.output] @ column.right.T
-                spread = row.left.T @ lowered.view(len(lowered), len(row.left), -1)
+                spread = row.left.T @ lowered.reshape(len(lowered), len(row.left), -1)
                 spread *= _slopes(_raise(planes[share], row, column), resampling.clamp)
                 out[share, row.input, column.input] += row.up.T @ (spread @ column.up)
     return out.view(n, c, *out.shape[1:])

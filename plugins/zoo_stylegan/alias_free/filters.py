@@ -1,4 +1,4 @@
-"""Low-pass filters by the Kaiser window (Karras et al., 2021, appendix C.1), in float64."""
+"""Low-pass filters by the Kaiser window (Karras et al., 2021, appendix C), in float64."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def design(filter: LowPass) -> Tensor:
 def kaiser(taps: int, width: float) -> Tensor:
     """Return Kaiser's window [taps] for a transition band of `width`, 1 being half the sampling rate.
 
-    The attenuation that so many taps reach, and the window's shape for it, are Kaiser's fits (1974; equations 4 and 5).
+    The attenuation that so many taps reach, and the window's shape for it, are Kaiser's fits (1974).
     """
     attenuation = 2.285 * (taps - 1) * pi * width + 7.95
     beta = 0.0

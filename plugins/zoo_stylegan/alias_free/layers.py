@@ -12,17 +12,25 @@ from zoo_stylegan.alias_free.filtering import filtered_leaky_relu
 from zoo_stylegan.alias_free.geometry import Resampling, Signal
 from zoo_stylegan.layers import Dense, wide
 
+PLACE = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]      # where the image lies in the plane: unmoved
+
+
+def waves(signal: Signal) -> tuple[Tensor, Tensor]:
+    """Draw frequencies [channels, 2], uniform in the disc up to the cutoff, and phases [channels]; on the CPU."""
+    angle, radius, phases = torch.rand(3, signal.channels, device="cpu")
+    radius = signal.cutoff * radius.sqrt()
+    return torch.stack([radius * (2 * pi * angle).cos(), radius * (2 * pi * angle).sin()], 1), phases - 0.5
+
 
 class FourierFeatures(nn.Module):
     """w [N, w] -> [N, channels, size, size]: waves across an infinite plane, placed as w says, then mixed."""
 
     def __init__(self, w: int, signal: Signal):
         super().__init__()
-        angle, phases = 2 * pi * torch.rand(signal.channels), torch.rand(signal.channels) - 0.5
-        radius = signal.cutoff * torch.rand(signal.channels).sqrt()      # uniform in a disc of frequencies
-        self.freqs = nn.Buffer(torch.stack([radius * angle.cos(), radius * angle.sin()], 1))
-        self.phases = nn.Buffer(phases)
-        self.transform = nn.Buffer(torch.eye(3))       # the user's, from places in the image to places in the plane
+        freqs, phases = waves(signal)
+        self.freqs = nn.Buffer(torch.empty(signal.channels, 2).copy_(freqs))
+        self.phases = nn.Buffer(torch.empty(signal.channels).copy_(phases))
+        self.transform = nn.Buffer(torch.tensor(PLACE))      # the user's, from places in the image to places in the plane
         self.weight = nn.Parameter(torch.randn(signal.channels, signal.channels))
         self.affine = Dense(w, 4)                      # cosine and sine of a rotation, a translation
         with torch.no_grad():
@@ -36,7 +44,7 @@ class FourierFeatures(nn.Module):
             return self._waves(*self._placed(wide(w), transform))
 
     def _placed(self, w: Tensor, transform: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return frequencies [N, channels, 2] and phases [N, channels] (appendix F, with figure 18's order).
+        """Return frequencies [N, channels, 2] and phases [N, channels] (appendix F).
 
         A wave at R (T (user p)) is a wave at p whose frequencies are turned, and whose phase holds what is shifted.
         """

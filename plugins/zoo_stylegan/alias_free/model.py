@@ -161,11 +161,11 @@ class StyleGAN3(Model):
             weight.mul_(sqrt(weight.shape[1] / self.config.latent))
 
     def recipe(self, *, gamma: float | None = None) -> Recipe:
-        """Non-saturating loss and lazy R1 every 16 steps; no mixed styles, no path length (appendix G).
+        """Non-saturating loss and lazy R1 every 16 steps; no mixed styles and no path length.
 
         Args:
-            gamma: weight of R1; None: 0.0002 pixels / batch, the heuristic of Karras 2020a (arXiv:2006.06676), but at
-                least 0.1. The paper's own lie up to four times higher, and R's above T's.
+            gamma: weight of R1; None: 2 at 256x256 and four times that at twice the resolution, which the authors
+                recommend for 32 images a step, but at least 0.1.
         """
         recipe = Recipe(
             phases=(),
@@ -177,7 +177,7 @@ class StyleGAN3(Model):
             ema_kimg=10.0,
         )
         if gamma is None:
-            gamma = max(0.1, 0.0002 * self.config.resolution**2 / recipe.batch)
+            gamma = max(0.1, 2 * (self.config.resolution / 256) ** 2)
         return replace(recipe, phases=phases(gamma=gamma))
 
 

@@ -1,4 +1,4 @@
-"""What StyleGAN3 minimises: non-saturating terms and lazy R1, without mixed styles and path length (2021, appendix)."""
+"""What StyleGAN3 minimises: non-saturating terms and lazy R1, without mixed styles and path length (Karras 2021)."""
 
 from __future__ import annotations
 
