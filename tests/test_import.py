@@ -66,6 +66,19 @@ def test_star_import_brings_all_of_it():
     assert done.stdout.split() == ["True", "train"]
 
 
+@pytest.mark.parametrize("name", zoo.list_architectures())
+def test_a_model_without_memory_needs_no_compiler(name):
+    """Loading builds a model without memory first; torch answers some calls there by importing its compiler."""
+    code = "import json, sys; from zoo.weights import build\nbuild(sys.argv[1], {'resolution': 32}, device='meta')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint('torch._dynamo' in sys.modules)", name],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["False"]
+
+
 def test_names_of_an_entry_module_load_no_torch():
     _, names = loaded_after("import json, sys; from zoo import Architecture, Weights, ZooError, hookimpl; code = 0")
     assert not names & HEAVY

@@ -16,7 +16,7 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 # From the ground up: a module imports from its own floor and those below, also inside functions.
 # A name stands for the module or the package with everything in it, unless a longer name says otherwise.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "versions", "markdown", "memory", "licences"),                           # words
+    ("errors", "versions", "markdown", "memory", "licences", "home"),                           # words
     ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "repositories", "snapshots",
      "launch", "formats"),
     ("recipe", "losses", "discovery", "backbones"),                          # training as data; what is installed

@@ -116,24 +116,33 @@ def _formats(name: str) -> list[Format]:
 
 def _recognised(place: Path, formats: list[Format]) -> tuple[Format, Source]:
     """Return the one format that knows the files, and what they hold."""
-    contents: dict[str, Tree] = {}
     folder = place if place.is_dir() else place.parent
     configs = _configs(folder)
+    wanted = {each.name: _names(folder, each) if place.is_dir() else [place.name] for each in formats}
+    contents, faults = _read(folder, sorted({name for names in wanted.values() for name in names}))
     claims = []
     for each in formats:
-        names = _names(folder, each) if place.is_dir() else [place.name]
-        for name in names:
-            if name not in contents:
-                contents[name] = read_file(folder / name)
-        source = _mine(Source(place, {name: contents[name] for name in names}, configs), each)
+        readable = {name: contents[name] for name in wanted[each.name] if name in contents}
+        source = _mine(Source(place, readable, configs), each)
         if source is not None:
             claims.append((each, source))
     if not claims:
-        raise WeightsError(_unknown(place, formats, list(contents)))
+        raise faults[0] if faults else WeightsError(_unknown(place, formats, list(contents)))
     if len(claims) > 1:
         possible = ", ".join(repr(each.name) for each, _ in claims)
         raise WeightsError(f"{place} could be of several formats: choose one of {possible} by format=... (--format).")
     return claims[0]
+
+
+def _read(folder: Path, names: list[str]) -> tuple[dict[str, Tree], list[WeightsError]]:
+    """Return what the files hold, and the faults of those that cannot be read: a folder may hold others' files too."""
+    contents, faults = {}, []
+    for name in names:
+        try:
+            contents[name] = read_file(folder / name)
+        except WeightsError as error:
+            faults.append(error)
+    return contents, faults
 
 
 def _mine(source: Source, chosen: Format) -> Source | None:

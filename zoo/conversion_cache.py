@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import WeightsError
+from zoo.home import zoo_home
 from zoo.licences import non_commercial
 from zoo.plugin import Weights
-from zoo.storage import sha256, zoo_home
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -82,6 +82,7 @@ def _note(name: str, revision: str | None, place: Path) -> Path:
 
 def _key(files: list[Path], entry: Weights) -> str:
     from zoo.conversion import VERSION
+    from zoo.storage import sha256
 
     digests = [sha256(file) for file in files]
     return hashlib.sha256(json.dumps([VERSION, entry.format, digests]).encode()).hexdigest()

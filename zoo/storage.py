@@ -115,11 +115,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def zoo_home() -> Path:
-    """Return the folder of zoo's own cache: $ZOO_HOME, or ~/.cache/zoo."""
-    return Path(os.environ.get("ZOO_HOME") or Path.home() / ".cache" / "zoo")
-
-
 def write_manifest(folder: Path, golden: str, images: int) -> None:
     """Write manifest.json: sha256 and size of every other file, and the hash of the golden sample, if there is one."""
     files = {

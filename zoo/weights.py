@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from zoo.errors import ConfigError, Unsupported, WeightsError, suggest
 from zoo.images import to_bytes
@@ -49,7 +50,7 @@ def build(
     """
     cls = model_class(find_architecture(architecture), config.get("variant"))
     settings = validated(cls, architecture, config)
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         sketch = _dressed(cls(settings), critic)
     size = sum(tensor.numel() * tensor.element_size() for tensor in sketch.state_dict().values())
     real = torch.device(device).type != "meta"
@@ -72,6 +73,15 @@ def _dressed(model: Model, critic: Mapping[str, object] | None) -> Model:
     from zoo.projected import attach
 
     return attach(model, critic)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Lets initial draws do nothing: on tensors without memory some would only load torch's compiler, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_", "orthogonal_", "normalize"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def validated(cls: type[Model], architecture: str, config: Mapping[str, object]) -> ModelConfig:

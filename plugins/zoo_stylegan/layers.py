@@ -116,7 +116,7 @@ class Dense(nn.Module):
         active: bool = False,       # leaky ReLU after it
     ):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs).div_(rate))
         self.bias = nn.Parameter(torch.full((outputs,), bias / rate))
         self.scale, self.rate, self.active = rate / sqrt(inputs), rate, active
 

@@ -38,7 +38,7 @@ VAE = {
         files=FILES,
         format="taesd",
         expected={"variant": "tiny", "channels": 3, "latent_channels": 4},
-        resolution=512,
+        resolution=256,
         size=9_800_000,
     ),
     "flux": Weights(

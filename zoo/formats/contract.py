@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo.errors import WeightsError
 
 # What a file holds: dict, list, str, int, float, bool, None, torch.Tensor and Instance, nested. Sets and tuples come
-# as lists; OrderedDict, argparse.Namespace and dnnlib's EasyDict as dict; numpy arrays as Tensor, its scalars as numbers.
+# as lists; OrderedDict, argparse.Namespace and dnnlib's EasyDict as dict; numpy arrays as Tensor, scalars as numbers.
 Tree = Any
 
 
@@ -96,7 +96,8 @@ class Part:
         try:
             self._put(to, tensor if change is None else change(tensor), name)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            raise WeightsError(f"{self.file}: tensor {name!r} has the unexpected shape {list(tensor.shape)}.") from error
+            shape = list(tensor.shape)
+            raise WeightsError(f"{self.file}: tensor {name!r} has the unexpected shape {shape}.") from error
         self._left.pop(name, None)
 
     def fill(self, to: str, tensor: Tensor) -> None:
@@ -117,8 +118,8 @@ class Part:
         if self._left:
             first = next(iter(self._left))
             raise WeightsError(
-                f"{self.file}: tensor {first!r} is unknown ({len(self._left)} such): the file is altered or of a variant "
-                "that is not supported."
+                f"{self.file}: tensor {first!r} is unknown ({len(self._left)} such): the file is altered or of a "
+                "variant that is not supported."
             )
         return self
 

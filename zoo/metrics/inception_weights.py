@@ -17,8 +17,9 @@ from torch import Tensor
 
 from zoo.backbones import package_file
 from zoo.errors import EvaluationError
+from zoo.home import zoo_home
 from zoo.metrics import store
-from zoo.storage import sha256, zoo_home
+from zoo.storage import sha256
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"        # the hexadecimal part begins the file's sha256
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.home import zoo_home
 from zoo.metrics import store
 from zoo.metrics.features import FeatureExtractor
-from zoo.storage import zoo_home
 
 if TYPE_CHECKING:
     from zoo.data import ImageSet

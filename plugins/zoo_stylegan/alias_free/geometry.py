@@ -47,8 +47,8 @@ class Resampling:
     def before(self) -> int:
         """Zeros before the first sample once up-sampled; negative: so many are left out.
 
-        What is missing from the sizes, both filters counted, is shared between the sides so that samples stay the centres
-        of their pixels, whatever the factor.
+        What is missing from the sizes, both filters counted, is shared between the sides, so that samples stay
+        centres of pixels whatever the factor.
         """
         wanted = (self.outputs - 1) * self.down + 1
         over = wanted - self.inputs * self.up + self.up_filter.taps + self.down_filter.taps - 2

@@ -30,7 +30,7 @@ class FourierFeatures(nn.Module):
         freqs, phases = waves(signal)
         self.freqs = nn.Buffer(torch.empty(signal.channels, 2).copy_(freqs))
         self.phases = nn.Buffer(torch.empty(signal.channels).copy_(phases))
-        self.transform = nn.Buffer(torch.tensor(PLACE))      # the user's, from places in the image to places in the plane
+        self.transform = nn.Buffer(torch.tensor(PLACE))      # the user's: image to plane
         self.weight = nn.Parameter(torch.randn(signal.channels, signal.channels))
         self.affine = Dense(w, 4)                      # cosine and sine of a rotation, a translation
         with torch.no_grad():
