@@ -34,7 +34,8 @@ PAGES = {
 BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PLUGIN = ("CONTRIBUTING.md", "docs/plugins.md")      # pages whose Python makes up a plugin's own files
 BEYOND = ("hub:", "hf:", "token=", "acme")           # a block with one of these needs the Hub or another's plugin
-BUILT_IN = ("dcgan", "stylegan", "biggan", "vae")
+BUILT_IN = ("dcgan", "stylegan", "stylegan3", "biggan", "r3gan", "vae")
+VARIANTS = {"dcgan": ("deep_conv",), "vae": ("kl", "tiny")}
 
 SHORT = {"kimg": 0.008, "batch": 8}
 TINY = {
@@ -235,7 +236,7 @@ def recipe_table() -> str:
     comment = dict(re.findall(r"^    (\w+):.*?#\s*(.*)$", source, re.MULTILINE))
     rows = []
     for field in fields(zoo.Recipe):
-        if field.name not in ("phases", "averaged", "critics"):
+        if field.name not in ("phases", "averaged", "critics", "fresh"):
             meaning = comment.get(field.name, "how `lr` falls over the training: `constant`, `linear` or `cosine`")
             rows.append((f"`{field.name}`", f"`{field.default}`", meaning))
     return table(("setting", "default", "meaning"), rows)
@@ -251,11 +252,12 @@ def limits(field) -> str:
     return f"{low} to {bounds['le']}" if "le" in bounds else low
 
 
-def config_table(name: str) -> str:
+def config_table(name: str, variant: str | None = None) -> str:
     from zoo.registry import architecture, model_class
 
-    settings = model_class(architecture(name)).Config.model_fields
-    rows = [(f"`{key}`", f"`{field.default}`", limits(field), field.description) for key, field in settings.items()]
+    settings = model_class(architecture(name), variant).Config.model_fields
+    told = {key: field for key, field in settings.items() if key != "variant"}
+    rows = [(f"`{key}`", f"`{field.default}`", limits(field), field.description) for key, field in told.items()]
     return table(("setting", "default", "possible", "meaning"), rows)
 
 
@@ -278,14 +280,38 @@ def sizes_table() -> str:
     return table(("name", "default size", "parameters", "phases", "batch", "lr", "betas"), rows)
 
 
+def formats_table() -> str:
+    from zoo.conversion import format_names, load_format
+
+    return table(("format", "what it reads"), [(f"`{name}`", load_format(name).summary) for name in format_names()])
+
+
+def weights_table() -> str:
+    """Every set of foreign weights: its name, what it makes, where it comes from, and its licence."""
+    from zoo.registry import architectures
+
+    rows = []
+    for name, found in sorted(architectures().items()):
+        for tag, weights in sorted(found.weights.items()):
+            if weights.files:
+                rows.append((f"`{name}.{tag}`", weights.summary, str(weights.repo), weights.license))
+    return table(("name", "what it is", "repository", "licence"), rows)
+
+
+VARIANT_TABLES = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
+
+
 @pytest.mark.parametrize(
     ("page", "make"),
     [
         ("docs/training.md", recipe_table),
         ("docs/architectures.md", sizes_table),
+        ("docs/converting.md", formats_table),
+        ("docs/converting.md", weights_table),
         *(("docs/architectures.md", lambda name=name: config_table(name)) for name in BUILT_IN),
+        *(("docs/architectures.md", lambda pair=pair: config_table(*pair)) for pair in VARIANT_TABLES),
     ],
-    ids=["recipe", "sizes", *BUILT_IN],
+    ids=["recipe", "sizes", "formats", "weights", *BUILT_IN, *map(".".join, VARIANT_TABLES)],
 )
 def test_tables_are_true(page, make):
     assert make() in PAGES[page], f"{page} should hold this table:\n{make()}"
