@@ -62,12 +62,12 @@ def entries(data: memoryview) -> dict[str, memoryview]:
 def _directory(data: memoryview) -> tuple[int, int, int]:
     """Return how many entries there are, and where the directory begins and ends."""
     at = len(data) - 22
-    if at < 0 or data[at : at + 4] != b"PK\5\6":
+    if at < 0 or bytes(data[at : at + 4]) != b"PK\5\6":
         raise WeightsError("its archive has no directory at its end: the file is cut short, or bytes were added.")
     disk, first, here, count, size, start, comment = struct.unpack("<4H2IH", data[at + 4 :])
-    if at >= 76 and data[at - 20 : at - 16] == b"PK\6\7":          # the record of large archives
+    if at >= 76 and bytes(data[at - 20 : at - 16]) == b"PK\6\7":          # the record of large archives
         (record,) = struct.unpack("<Q", data[at - 12 : at - 4])
-        if record != at - 76 or data[record : record + 4] != b"PK\6\6":
+        if record != at - 76 or bytes(data[record : record + 4]) != b"PK\6\6":
             raise WeightsError("its archive's directory is malformed: the file is damaged.")
         disk, first, here, count, size, start = struct.unpack("<2I4Q", data[record + 16 : record + 56])
         at = record
@@ -78,7 +78,7 @@ def _directory(data: memoryview) -> tuple[int, int, int]:
 
 def _described(data: memoryview, at: int, end: int) -> tuple[Entry, int]:
     """Return the entry that the directory describes at a place, and the place behind it."""
-    if at + 46 > end or data[at : at + 4] != b"PK\1\2":
+    if at + 46 > end or bytes(data[at : at + 4]) != b"PK\1\2":
         raise WeightsError("its archive's directory is cut short.")
     # Behind the signature and two versions; times and attributes say nothing about the content.
     flags, method, crc, packed, size, name_length, extra_length, comment, disk, local = struct.unpack(
@@ -126,7 +126,7 @@ def _name(raw: bytes) -> str:
 def _content(data: memoryview, entry: Entry) -> tuple[memoryview, int]:
     """Return an entry's content, and the place behind it; its local header must agree with the directory."""
     local = data[entry.at : entry.at + 30]
-    if len(local) != 30 or local[:4] != b"PK\3\4":
+    if len(local) != 30 or bytes(local[:4]) != b"PK\3\4":
         raise WeightsError(f"{entry.name!r} is missing from its archive: the file is damaged.")
     flags, method, crc, packed, size, name_length, extra_length = struct.unpack("<2H4x3I2H", local[6:])
     begin = entry.at + 30 + name_length + extra_length

@@ -7,16 +7,17 @@ line on standard error and exit code 3.
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import sys
 
 from zoo.errors import WeightsError
-from zoo.formats.handover import most_bytes, write
+from zoo.formats.handover import LONGEST_HEADER, most_bytes, write
 from zoo.formats.parsing import parse
 
 REFUSED = 3                    # exit code
-MEMORY = 1 << 29               # bytes for the interpreter, numpy and what a pickle unfolds to
+MEMORY = 1 << 30               # bytes for the interpreter, numpy and what a pickle unfolds to
 SECONDS = 20                   # of processor time, and one for every 20 MB
 
 
@@ -26,22 +27,27 @@ def confine(size: int) -> None:
         import resource
     except ImportError:                # not on Windows
         return
-    seconds = SECONDS + size // 20_000_000
-    most = most_bytes(size) + (1 << 28)
     for limit, value in (
         (resource.RLIMIT_AS, MEMORY + 2 * size),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, most),
+        (resource.RLIMIT_CPU, SECONDS + size // 20_000_000),
+        (resource.RLIMIT_FSIZE, most_bytes(size) + LONGEST_HEADER),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_NOFILE, 0),
     ):
-        resource.setrlimit(limit, (value, value))
+        _, most = resource.getrlimit(limit)
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        try:
+            resource.setrlimit(limit, (value, value))
+        except (OSError, ValueError):
+            if sys.platform == "linux":        # macOS has no limit on memory
+                raise
 
 
 def main() -> None:
     """Read standard input, write standard output, and end the process."""
     size = os.fstat(0).st_size
+    gc.disable()                       # what is made here is kept until the end
     try:
         with open(1, "wb", closefd=False) as out:
             data = memoryview(mmap.mmap(0, size, access=mmap.ACCESS_READ) if size else b"")
@@ -65,4 +71,4 @@ def refuse(cause: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

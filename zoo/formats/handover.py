@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from zoo.errors import WeightsError
+from zoo.formats.headers import MOST_TENSORS
 from zoo.formats.inert import Array, Global, Kind, Record
 from zoo.formats.storages import DTYPES, Storage, Strided, contiguous
 
 DEEPEST = 100                  # levels of a tree
-LARGEST_TREE = 1 << 26         # characters, roughly; and see `write`
-LONGEST_HEADER = 1 << 28       # of the file that is handed over
+LARGEST_TREE = 1 << 22         # characters, roughly, of everything but tensors: 40 times a StyleGAN's
+LONGEST_HEADER = 1 << 26       # bytes, of the file that is handed over
 TREE = "tree"                  # the name of the tree in the metadata
 
 
@@ -33,6 +34,8 @@ def write(tree: Any, read: int, out: BinaryIO) -> None:
         raise WeightsError(f"its tensors unfold to {nbytes:,} bytes out of a file of {read:,}.")
     tensors: list[Strided] = []
     document = json.dumps(_encode(tree, tensors), separators=(",", ":"))
+    if len(tensors) > MOST_TENSORS:
+        raise WeightsError(f"it holds {len(tensors):,} tensors; at most {MOST_TENSORS:,} are read.")
     order = sorted(range(len(tensors)), key=lambda number: -tensors[number].size)      # aligned, as safetensors wants
     records: dict[str, Any] = {"__metadata__": {TREE: document}}
     at = 0
@@ -60,6 +63,7 @@ class _Measure:
     def __init__(self) -> None:
         self.known: dict[int, tuple[int, int, int]] = {}
         self.open: set[int] = set()
+        self.met = 0                             # characters of what was met so far, each value once
 
     def of(self, node: Any, levels: int) -> tuple[int, int, int]:
         """Return the characters (roughly) and the bytes of tensors that a node unfolds to, and its levels.
@@ -71,13 +75,17 @@ class _Measure:
         if isinstance(node, Strided):
             return 64, node.nbytes, 0
         if not isinstance(node, dict | list | tuple | Record):
-            return 16 + (len(node) if isinstance(node, str) else 0), 0, 0
+            return 4 + (len(node) if isinstance(node, str) else 0), 0, 0
         if id(node) in self.open:
             raise WeightsError("it holds a value that contains itself.")
         if levels > 0 and id(node) not in self.known:
             self.open.add(id(node))
             cost, nbytes, height = 16, 0, 0
-            for inner in _inside(node):
+            inside = _inside(node)
+            self.met += 16 + 4 * len(inside)
+            if self.met > LARGEST_TREE:
+                raise WeightsError(f"it holds more than {LARGEST_TREE:,} characters beside tensors; no model does.")
+            for inner in inside:
                 more, bytes_more, below = self.of(inner, levels - 1)
                 cost, nbytes, height = cost + more, nbytes + bytes_more, max(height, below)
             self.known[id(node)] = cost, nbytes, height + 1
@@ -95,6 +103,8 @@ def _inside(node: Any) -> list[Any]:
 
 def _plain(node: Any) -> Any:
     """Return a leaf of the pickle as what the tree says for it."""
+    if type(node) in _AS_IT_IS:
+        return node
     match node:
         case Array(tensor=Strided() as tensor):
             return tensor
@@ -111,6 +121,9 @@ def _plain(node: Any) -> Any:
             shape = (nbytes // DTYPES[dtype][1],)
             return Strided(node, dtype, 0, shape, contiguous(shape))
     return node
+
+
+_AS_IT_IS = {dict, list, tuple, str, int, float, bool, type(None), Strided, Record}
 
 
 def _encode(node: Any, tensors: list[Strided]) -> Any:
@@ -137,11 +150,11 @@ def decode(node: Any, tensor: Callable[[int], Any], instance: Callable[[str, dic
     Raises:
         ValueError: the document is not as `write` makes it.
     """
+    if node is None or isinstance(node, bool | int | float | str):
+        return node
+    if isinstance(node, list):
+        return [decode(value, tensor, instance) for value in node]
     match node:
-        case None | bool() | int() | float() | str():
-            return node
-        case list():
-            return [decode(value, tensor, instance) for value in node]
         case {"t": int(number), **rest} if not rest:
             return tensor(number)
         case {"d": list(pairs), **rest} if not rest:
@@ -155,10 +168,8 @@ def _pairs(
     pairs: list[Any], tensor: Callable[[int], Any], instance: Callable[[str, dict[Any, Any]], Any]
 ) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
-    for pair in pairs:
-        match pair:
-            case [None | bool() | int() | float() | str() as key, value]:
-                found[key] = decode(value, tensor, instance)
-            case _:
-                raise ValueError("the tree is malformed")
+    for key, value in pairs:
+        if not (key is None or isinstance(key, bool | int | float | str)):
+            raise ValueError("the tree is malformed")
+        found[key] = decode(value, tensor, instance)
     return found

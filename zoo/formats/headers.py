@@ -12,7 +12,7 @@ from typing import Any
 from zoo.errors import WeightsError
 from zoo.formats.storages import LONGEST_AXIS, MOST_AXES, SIZES
 
-LONGEST_HEADER = 1 << 24       # bytes; 250 tensors take 30,000
+LONGEST_HEADER = 1 << 22       # bytes; 250 tensors take 30,000
 MOST_TENSORS = 50_000
 LONGEST_NAME = 500
 
@@ -34,8 +34,10 @@ def header(data: memoryview, size: int, longest: int = LONGEST_HEADER) -> tuple[
     if size < 10:
         raise WeightsError("its safetensors header is cut short.")
     length = int.from_bytes(data[:8], "little")
-    if length > longest or length > size - 8:
+    if length > size - 8:
         raise WeightsError(f"its safetensors header says that it is {length:,} bytes long: the file is cut or altered.")
+    if length > longest:
+        raise WeightsError(f"its safetensors header is {length:,} bytes long; at most {longest:,} are read.")
     if data[8] != ord("{"):
         raise WeightsError("its safetensors header does not begin with '{'.")
     try:
@@ -83,7 +85,7 @@ def _naturals(values: Any) -> bool:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name comes twice")
+        raise WeightsError("its safetensors header gives a name twice: the file is altered.")
     return found
 
 

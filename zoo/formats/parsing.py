@@ -39,19 +39,20 @@ def parse(data: memoryview, budget: Budget | None = None, depth: int = 0) -> Any
     def nested(inside: memoryview) -> Any:
         return parse(inside, budget, depth + 1)
 
-    if data[:4] == b"PK\3\4" or data[:4] == b"PK\5\6":
+    head = bytes(data[:512])
+    if head.startswith((b"PK\3\4", b"PK\5\6")):
         return _archive(data, budget, nested)
-    if len(data) > 8 and data[8:9] in (b"{", b" ") and not any(data[4:8]):
+    if head[8:9] in (b"{", b" ") and not any(head[4:8]):
         return _safetensors(data)
-    if MAGIC in bytes(data[:32]):
+    if MAGIC in head[:32]:
         return legacy(data, budget, nested)
-    if data[:1] == b"\x80":
+    if head[:1] == b"\x80":
         machine = Machine(data, Context(None, nested), budget)
         found = machine.run()
         if machine.position != len(data):
             raise WeightsError(f"{len(data) - machine.position:,} bytes follow its pickle: something is hidden there.")
         return found
-    raise WeightsError(_what(bytes(data[:512])))
+    raise WeightsError(_what(head))
 
 
 def _what(head: bytes) -> str:
@@ -76,8 +77,7 @@ def _archive(data: memoryview, budget: Budget, nested: Any) -> Any:
     for name in held:
         if not (name.startswith(root) and _ENTRY.fullmatch(name.removeprefix(root))):
             raise WeightsError(f"its archive holds {name!r}, which torch does not write: the file is altered.")
-    order = held.get(f"{root}byteorder", memoryview(b"little"))
-    if order != b"little":
+    if bytes(held.get(f"{root}byteorder", b"little")) != b"little":
         raise WeightsError("its numbers are in big-endian order, which is not read.")
 
     def persistent(identifier: object) -> Storage:

@@ -1,7 +1,7 @@
 """A pickle read as data: a machine of its own for the opcodes that checkpoints use, with a cap on everything.
 
 Python's unpickler imports what a file names and calls it. This one has neither import nor getattr: a name of the file
-is looked up in a table of inert stand-ins (`zoo.formats.inert`), and a name that is not in it ends the reading.
+is looked up in a table of inert stand-ins (`zoo.formats.names`), and a name that is not in it ends the reading.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.errors import WeightsError
-from zoo.formats.inert import Context, Global, build, find
+from zoo.formats.inert import Context, Global
+from zoo.formats.names import build, find
 
 NEWEST = 5                   # protocol
-MOST_OPCODES = 4_000_000     # of all pickles in a file; a training checkpoint of a large GAN has 100,000
+MOST_OPCODES = 1_000_000     # of all pickles in a file; a training checkpoint of a large GAN has 100,000
 MOST_MARKS = 500             # open containers
 LONGEST_INTEGER = 64         # bytes
 _END = 1 << 62

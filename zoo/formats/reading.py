@@ -56,7 +56,7 @@ def read_file(path: str | Path) -> Tree:
                 raise WeightsError(f"{path}: {cause}")
             try:
                 return _take_over(handed)
-            except (OSError, ValueError, KeyError, RecursionError, RuntimeError, WeightsError) as error:
+            except (OSError, ValueError, TypeError, KeyError, RecursionError, RuntimeError, WeightsError) as error:
                 raise WeightsError(f"{path}: what was read of it is malformed ({type(error).__name__}).") from error
 
 
@@ -66,10 +66,9 @@ def _open(path: Path) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         cause = error.strerror if isinstance(error, OSError) else str(error)
-        if path.is_dir():
+        if os.path.isdir(path):
             cause = "it is a folder"
         raise WeightsError(f"{path}: cannot be opened ({cause}).") from error
-    file = os.fdopen(descriptor, "rb")
     about = os.fstat(descriptor)
     cause = ""
     if not stat.S_ISREG(about.st_mode):
@@ -79,9 +78,9 @@ def _open(path: Path) -> BinaryIO:
     elif about.st_size > LARGEST:
         cause = f"it is {about.st_size:,} bytes long; at most {LARGEST:,} are read."
     if cause:
-        file.close()
+        os.close(descriptor)
         raise WeightsError(f"{path}: {cause}")
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def _run(file: BinaryIO, handed: Path, refusal: Path) -> str:
@@ -120,9 +119,9 @@ def _take_over(handed: Path) -> Tree:
         def tensor(number: int) -> Tensor:
             record = records.pop(str(number))                      # each once: no two share memory
             made = torch.empty(record["shape"], dtype=getattr(torch, NAMES[record["dtype"]]))
-            raw = made.reshape(-1).view(torch.uint8).numpy()
+            raw = made.reshape(-1).view(torch.uint8).numpy().data
             file.seek(start + record["data_offsets"][0])
-            if file.readinto(raw) != len(raw):                     # type: ignore[attr-defined]
+            if file.readinto(raw) != len(raw):
                 raise ValueError("the file is cut")
             return made
 

@@ -94,7 +94,7 @@ class Strided:
         whole = np.lib.stride_tricks.as_strided(flat, self.shape, [step * self.size for step in self.strides])
         rows = max(1, CHUNK // (self.nbytes // self.shape[0]))
         for first in range(0, self.shape[0], rows):
-            yield memoryview(np.ascontiguousarray(whole[first : first + rows]).reshape(-1).view(np.uint8))
+            yield np.ascontiguousarray(whole[first : first + rows]).reshape(-1).view(np.uint8).data
 
 
 def strided(storage: object, dtype: str, offset: object, shape: object, strides: object) -> Strided:
