@@ -7,6 +7,7 @@ line on standard error and exit code 3.
 
 from __future__ import annotations
 
+import errno
 import gc
 import mmap
 import os
@@ -16,7 +17,7 @@ from zoo.errors import WeightsError
 from zoo.formats.handover import LONGEST_HEADER, most_bytes, write
 from zoo.formats.parsing import parse
 
-REFUSED = 3                    # exit code
+REFUSED, FULL = 3, 4           # exit codes; a full disk has no room for a cause
 MEMORY = 1 << 30               # bytes for the interpreter, numpy and what a pickle unfolds to
 SECONDS = 20                   # of processor time, and one for every 20 MB
 
@@ -59,6 +60,10 @@ def main() -> None:
         refuse("it takes more memory than a file of its size may: it is damaged or altered.")
     except RecursionError:
         refuse("it is nested too deeply.")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            os._exit(FULL)
+        refuse(f"it cannot be read ({error}).")
     except Exception as error:         # a mistake of ours, but the user's file is what it is
         refuse(f"it cannot be read ({type(error).__name__}: {error}).")
     os._exit(0)                        # the mapping is still in use: no tidying up

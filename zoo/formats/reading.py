@@ -21,7 +21,7 @@ from torch import Tensor
 
 import zoo
 from zoo.errors import WeightsError
-from zoo.formats.child import REFUSED
+from zoo.formats.child import FULL, REFUSED
 from zoo.formats.contract import Instance, Tree
 from zoo.formats.handover import LONGEST_HEADER, TREE, decode
 from zoo.formats.headers import header
@@ -103,6 +103,8 @@ def _run(file: BinaryIO, handed: Path, refusal: Path) -> str:
         return f"the process that reads it cannot be started ({error.strerror})."
     if code < 0:
         return f"it takes more time or memory than a file of its size may (signal {-code})."
+    if code == FULL:
+        return f"there is no room for its tensors in {handed.parent.parent}: set TMPDIR to a larger place."
     if code not in (0, REFUSED):
         return f"the process that reads it does not start ({cause.strip().rpartition(chr(10))[2][-200:]})."
     return cause if code == REFUSED else ""
