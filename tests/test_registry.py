@@ -12,7 +12,8 @@ import pytest
 from zoo import registry
 from zoo.errors import PluginError, UnknownName, ZooError
 
-BUILT_IN = {"dcgan", "stylegan", "biggan", "vae"}
+BUILT_IN = {"dcgan", "stylegan", "stylegan3", "biggan", "r3gan", "vae"}
+BUNDLED = BUILT_IN - {"stylegan3", "r3gan"}      # those with weights in the package itself
 HEAD = "from zoo.plugin import Architecture, Weights, hookimpl\n"
 GOOD = HEAD + dedent("""
     @hookimpl
@@ -220,7 +221,7 @@ def test_block_by_entry_point_or_distribution(block, tmp_path):
 
 def test_a_built_in_can_be_blocked():
     found = probe(ZOO_BLOCK="vae,biggan")
-    assert set(found["names"]) == {"dcgan", "stylegan"}
+    assert set(found["names"]) == BUILT_IN - {"vae", "biggan"}
 
 
 def test_optional_hook_of_another_version_is_no_fault(tmp_path):
@@ -283,7 +284,7 @@ def test_model_class_imports_the_class():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("stylgan", ("Did you mean 'stylegan'?", "biggan, dcgan, stylegan, vae")),
+        ("stylgan", ("Did you mean 'stylegan'?", "biggan, dcgan, r3gan, stylegan, stylegan3, vae")),
         ("StyleGAN ", ("Did you mean 'stylegan'?",)),
         ("st\u0443legan", (r"st\u0443legan", "Did you mean 'stylegan'?")),
         ("stylegan.emoji23", ("Did you mean 'emoji32'?", "stylegan.emoji32")),
@@ -321,8 +322,8 @@ def test_names_and_patterns():
     assert registry.list_models("nothing*") == []
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_IN))
-def test_default_weights_of_the_built_in(name):
+@pytest.mark.parametrize("name", sorted(BUNDLED))
+def test_default_weights_of_the_bundled(name):
     architecture, tag, weights = registry.resolve(name)
     assert registry.resolve(f"{name}.{tag}") == (architecture, tag, weights)
     assert (architecture.name, tag) == (name, architecture.default)

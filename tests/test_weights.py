@@ -15,7 +15,7 @@ from zoo.errors import WeightsError
 from zoo.storage import sha256
 from zoo.weights import golden_hash, save
 
-BUILT_IN = ("biggan", "dcgan", "stylegan", "vae")
+TRAINED_HERE = ("biggan", "dcgan", "stylegan", "vae")
 BUNDLED = zoo.list_models("*.emoji32")
 LARGEST = 4 * 2**20      # bytes of a bundled file: the wheel holds four models
 
@@ -240,7 +240,7 @@ def offline(monkeypatch):
 
 
 def test_every_built_in_architecture_has_bundled_weights():
-    assert {f"{name}.emoji32" for name in BUILT_IN} <= set(BUNDLED)
+    assert {f"{name}.emoji32" for name in TRAINED_HERE} <= set(BUNDLED)
 
 
 @pytest.mark.parametrize("name", [name.partition(".")[0] for name in BUNDLED])
