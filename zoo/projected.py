@@ -204,8 +204,8 @@ def project(
 
     Args:
         backbone: timm's name of a convolutional network with maps of 1/4 to 1/32 of its input.
-        resolution: size that images are brought to, a multiple of 32; None: 224, or that of larger images. On a CPU,
-            96 is several times faster.
+        resolution: size that images are brought to, a multiple of 32; None: 224, or that of larger images. 96 or 128
+            is several times faster on a CPU; below four times the image's size, the largest map is coarser than it.
         channels: of the largest mixed feature map; the heads grow with it.
         pretrained: False leaves the frozen network random.
 
