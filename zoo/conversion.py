@@ -62,11 +62,16 @@ def convert(path: str | Path, *, format: str = "auto", **config: object) -> Mode
         "source": {
             "format": chosen.name,
             "conversion": VERSION,
-            "files": {name: sha256(folder / name) for name in sorted({part.file for part in converted.parts})},
+            "files": {name: sha256(folder / name) for name in _used(source, converted)},
         },
         **({"license": converted.license or chosen.license} if converted.license or chosen.license else {}),
     }
     return model
+
+
+def _used(source: Source, converted: Converted) -> list[str]:
+    """Return the files that the networks come from; a part may name the network after its file."""
+    return [name for name in sorted(source.files) if any(part.file.startswith(name) for part in converted.parts)]
 
 
 def format_names() -> list[str]:
@@ -194,7 +199,7 @@ def _built(file: str, chosen: Format, converted: Converted, config: Mapping[str,
     names: dict[str, str] = {}
     for part in converted.parts:
         given |= part.tensors
-        names |= {ours: f"{part.file}: tensor {theirs!r}" for ours, theirs in part.names.items() if theirs}
+        names |= {ours: f"{part.place}: tensor {theirs!r}" for ours, theirs in part.names.items() if theirs}
     brought = {name.split(".")[0] for name in given}
     try:
         model.without([name for name in model.networks() if name not in brought])
