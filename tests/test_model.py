@@ -10,6 +10,14 @@ from zoo.model import SAMPLE_BATCH
 from zoo.noise import Noise
 
 
+def test_latents_may_come_as_maps_of_one_pixel(tiny):
+    model = tiny("dcgan")
+    z = torch.randn(3, 8)
+    assert torch.equal(model.sample(z=z[:, :, None, None]), model.sample(z=z))
+    with pytest.raises(zoo.ZooError, match=r"takes latents \[N, 8\]"):
+        model.sample(z=z[:, :, None])
+
+
 def test_a_seed_repeats_and_another_differs(tiny):
     model = tiny("stylegan")
     first = model.sample(3, seed=1)

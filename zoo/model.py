@@ -121,7 +121,7 @@ class Model(nn.Module):
         Args:
             n: how many; may be left out when `z` or `labels` says it (else 1).
             seed: makes the result repeatable; None draws a new one from torch's global generator.
-            z: latents [N, latent_size], used exactly as they are.
+            z: latents [N, latent_size], used exactly as they are; [N, latent_size, 1, 1] will do.
             labels: class indices [N] or one-hot or soft rows [N, classes]; drawn uniformly when left out.
             psi: truncation, 1 is none; smaller trades variety for typical images.
             clamp: False returns the network's raw output.
@@ -131,6 +131,8 @@ class Model(nn.Module):
             raise ConfigError(f"psi={str(psi)[:60]}: give a number, at most {WIDEST}; 1 is no truncation.")
         if seed is not None and not isinstance(seed, int):
             raise ConfigError(f"seed={str(seed)[:60]!r}: give an integer, or None for a new one each time.")
+        if isinstance(z, Tensor) and z.ndim == 4 and z.shape[1:] == (self.latent_size, 1, 1) and self._takes_vectors:
+            z = z.flatten(1)                       # as convolutional generators are often fed
         n = self._count(n, z, labels)
         self._check_options(options)
         device = self.device
@@ -262,6 +264,10 @@ class Model(nn.Module):
                 self.add_module(name, whole.get_submodule(name))
             self.fresh = tuple(sorted({*self.fresh, *missing}))
         return self.fresh
+
+    @property
+    def _takes_vectors(self) -> bool:
+        return self.latent(1, Noise(0)).ndim == 2
 
     @property
     def _name(self) -> str:
