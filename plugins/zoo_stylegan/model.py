@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from math import sqrt
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
-from zoo.model import SAMPLE_BATCH, WIDEST, Model
+from zoo.model import SAMPLE_BATCH, Model
 from zoo.noise import Noise, key
 from zoo.recipe import Recipe
 from zoo_stylegan.config import StyleGANConfig
 from zoo_stylegan.networks import Discriminator, Generator
-from zoo_stylegan.objectives import phases
+from zoo_stylegan.objectives import BATCH, phases, trained_by
+from zoo_stylegan.truncation import check_styles, keep_styles_of_latents, styled, styles_of
 
 
 class StyleGAN(Model):
@@ -48,7 +47,7 @@ class StyleGAN(Model):
             noise: fresh noise, each layer's stored noise, or none.
             cutoff: how many layers psi reaches, from 4x4 up; None: all.
         """
-        return self._drawn(self._styled(z, labels, psi, cutoff), noise, chance)
+        return self._drawn(styled(self._averaged_generator(), z, labels, psi, cutoff), noise, chance)
 
     @torch.no_grad()
     def styles(
@@ -73,13 +72,7 @@ class StyleGAN(Model):
             mixed = torch.cat([styles[:1, :4], styles[1:2, 4:]], dim=1)
             image = model.synthesise(mixed)
         """
-        if not isinstance(psi, int | float) or not abs(psi) <= WIDEST:
-            raise ConfigError(f"psi={str(psi)[:60]}: give a number, at most {WIDEST}; 1 is no truncation.")
-        if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] != self.latent_size or not z.is_floating_point():
-            raise ConfigError(f"z must be a floating-point tensor of latents [N, {self.latent_size}].")
-        rows = self.onehot(labels, len(z))
-        rows = None if rows is None else rows.to(self.device)
-        return self._styled(z.to(self.device, torch.float32), rows, psi, cutoff).contiguous()
+        return styles_of(self, z, labels, psi=psi, cutoff=cutoff)
 
     def synthesise(
         self,
@@ -98,9 +91,7 @@ class StyleGAN(Model):
             seed: makes fresh noise repeatable; None draws a new one from torch's global generator.
             clamp: False returns the network's raw output.
         """
-        count = self._averaged_generator().styles
-        if not isinstance(styles, Tensor) or styles.ndim != 3 or styles.shape[1:] != (count, self.config.w):
-            raise ConfigError(f"styles must be a tensor [N, {count}, {self.config.w}], such as `styles` returns.")
+        check_styles(styles, self._averaged_generator().styles, self.config.w)
         if seed is not None and not isinstance(seed, int):
             raise ConfigError(f"seed={str(seed)[:60]!r}: give an integer, or None for a new one each time.")
         chosen = int(torch.randint(2**62, ())) if seed is None else seed
@@ -119,18 +110,6 @@ class StyleGAN(Model):
         assert isinstance(generator, Generator)
         return generator
 
-    def _styled(self, z: Tensor, labels: Tensor | None, psi: float, cutoff: int | None) -> Tensor:
-        """Return styles [N, layers, w] from latents and one-hot labels."""
-        if cutoff is not None and not isinstance(cutoff, int):
-            raise ConfigError(f"cutoff={str(cutoff)[:60]!r}: give the number of layers that psi reaches, or None.")
-        generator = self._averaged_generator()
-        w = generator.broadcast(generator.mapping(z, labels))
-        if psi == 1:
-            return w
-        reached = torch.arange(generator.styles, device=w.device) < (generator.styles if cutoff is None else cutoff)
-        scale = torch.where(reached, psi, 1.0)[:, None]
-        return generator.w_average + scale * (w - generator.w_average)
-
     def _drawn(self, styles: Tensor, noise: str, chance: Noise) -> Tensor:
         """Return raw images of styles [N, layers, w]."""
         generator = self._averaged_generator()
@@ -145,15 +124,8 @@ class StyleGAN(Model):
         """Return latents [n, latent], standard normal whatever psi: truncation acts on styles, in `generate`."""
         return noise.normal(n, self.latent_size)
 
-    @torch.no_grad()
     def refit(self) -> None:
-        """Keep the styles of z as they were when labels join it: a dense layer's scale falls with its inputs."""
-        if not self.adapted["generator.mapping.layers.0.weight"].startswith("grown"):
-            return
-        for generator in {self.generator, self.averaged("generator")}:
-            weight = cast("Generator", generator).mapping.layers[0].get_parameter("weight")
-            weight[:, self.config.latent :] = 0      # a new class begins as the parent's mixture of all
-            weight.mul_(sqrt(weight.shape[1] / self.config.latent))
+        keep_styles_of_latents(self)
 
     def recipe(self, *, gamma: float | None = None, mixing: float = 0.9, path_weight: float = 2.0) -> Recipe:
         """Appendix B: non-saturating loss, lazy R1 every 16 steps, path length every 4, style mixing 0.9.
@@ -164,15 +136,6 @@ class StyleGAN(Model):
             mixing: probability of style mixing; that paper trains small images without it.
             path_weight: weight of path length regularisation; 0, as for small images there, leaves it out.
         """
-        recipe = Recipe(
-            phases=(),
-            averaged=("generator",),
-            critics=("discriminator",),
-            batch=32,
-            lr=0.002,
-            betas=(0.0, 0.99),
-            ema_kimg=10.0,
-        )
         if gamma is None:
-            gamma = max(0.1, 0.0002 * self.config.resolution**2 / recipe.batch)
-        return replace(recipe, phases=phases(gamma=gamma, mixing=mixing, path_weight=path_weight))
+            gamma = max(0.1, 0.0002 * self.config.resolution**2 / BATCH)
+        return trained_by(phases(gamma=gamma, mixing=mixing, path_weight=path_weight))

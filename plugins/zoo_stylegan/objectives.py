@@ -13,11 +13,12 @@ from zoo.adversarial import Fakes, deceives, discriminator_loss, r1_loss
 from zoo.losses import Adversarial, adversarial
 from zoo.model import Model
 from zoo.penalties import path_lengths
-from zoo.recipe import Batch, Loss, Phase, Terms
+from zoo.recipe import Batch, Loss, Phase, Recipe, Terms
 
 if TYPE_CHECKING:
     from zoo_stylegan.model import StyleGAN
 
+BATCH = 32               # images a step
 W_RATE = 0.005           # share by which the average style moves at each generator step
 PATH_RATE = 0.01         # share by which the mean path length moves at each of its steps
 
@@ -105,3 +106,16 @@ def phases(
     turns.append(Phase("discriminator", discriminator, discriminator_loss(loss, mixed_fakes(mixing)), settings=named))
     turns.append(Phase("r1", discriminator, r1_loss(gamma), r1_every, settings={"gamma": gamma}))
     return tuple(turns)
+
+
+def trained_by(turns: tuple[Phase, ...]) -> Recipe:
+    """Return the recipe of these turns, with what StyleGAN2 and StyleGAN3 have in common."""
+    return Recipe(
+        phases=turns,
+        averaged=("generator",),
+        critics=("discriminator",),
+        batch=BATCH,
+        lr=0.002,
+        betas=(0.0, 0.99),
+        ema_kimg=10.0,
+    )

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from math import cos, isfinite, radians, sin, sqrt
+from math import cos, isfinite, radians, sin
 from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
-from zoo.model import SAMPLE_BATCH, WIDEST, Model
+from zoo.model import SAMPLE_BATCH, Model
 from zoo.noise import Noise
 from zoo.recipe import Recipe
 from zoo_stylegan.alias_free.config import StyleGAN3Config
 from zoo_stylegan.alias_free.networks import Generator
 from zoo_stylegan.alias_free.objectives import phases
 from zoo_stylegan.networks import Discriminator
+from zoo_stylegan.objectives import trained_by
+from zoo_stylegan.truncation import check_styles, keep_styles_of_latents, styled, styles_of
 
 NOISES = ("random", "const", "none")
 FARTHEST = 1000.0      # image widths and turns of a transform
@@ -60,7 +61,7 @@ class StyleGAN3(Model):
             raise ConfigError(f"noise={str(noise)[:60]!r}: possible are {', '.join(NOISES)}; here they do the same.")
         transform = placed(translate, rotate)
         generator = self._averaged_generator()
-        return cast("Tensor", generator.synthesis(self._styled(z, labels, psi, cutoff), transform.to(z)))
+        return cast("Tensor", generator.synthesis(styled(generator, z, labels, psi, cutoff), transform.to(z)))
 
     @torch.no_grad()
     def styles(
@@ -79,13 +80,7 @@ class StyleGAN3(Model):
             psi: styles are pulled towards the average style, w = average + psi (w - average).
             cutoff: how many layers psi reaches, from the input on; None: all.
         """
-        if not isinstance(psi, int | float) or not abs(psi) <= WIDEST:
-            raise ConfigError(f"psi={str(psi)[:60]}: give a number, at most {WIDEST}; 1 is no truncation.")
-        if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] != self.latent_size or not z.is_floating_point():
-            raise ConfigError(f"z must be a floating-point tensor of latents [N, {self.latent_size}].")
-        rows = self.onehot(labels, len(z))
-        rows = None if rows is None else rows.to(self.device)
-        return self._styled(z.to(self.device, torch.float32), rows, psi, cutoff).contiguous()
+        return styles_of(self, z, labels, psi=psi, cutoff=cutoff)
 
     def synthesise(
         self,
@@ -130,35 +125,15 @@ class StyleGAN3(Model):
         return generator
 
     def _checked(self, styles: Tensor) -> Tensor:
-        count = self._averaged_generator().styles
-        if not isinstance(styles, Tensor) or styles.ndim != 3 or styles.shape[1:] != (count, self.config.w):
-            raise ConfigError(f"styles must be a tensor [N, {count}, {self.config.w}], such as `styles` returns.")
+        check_styles(styles, self._averaged_generator().styles, self.config.w)
         return styles.to(self.device, torch.float32)
-
-    def _styled(self, z: Tensor, labels: Tensor | None, psi: float, cutoff: int | None) -> Tensor:
-        """Return styles [N, layers + 2, w] from latents and one-hot labels."""
-        if cutoff is not None and not isinstance(cutoff, int):
-            raise ConfigError(f"cutoff={str(cutoff)[:60]!r}: give the number of layers that psi reaches, or None.")
-        generator = self._averaged_generator()
-        w = generator.broadcast(generator.mapping(z, labels))
-        if psi == 1:
-            return w
-        reached = torch.arange(generator.styles, device=w.device) < (generator.styles if cutoff is None else cutoff)
-        return torch.where(reached[:, None], generator.w_average + psi * (w - generator.w_average), w)
 
     def latent(self, n: int, noise: Noise, psi: float = 1.0) -> Tensor:
         """Return latents [n, latent], standard normal whatever psi: truncation acts on styles, in `generate`."""
         return noise.normal(n, self.latent_size)
 
-    @torch.no_grad()
     def refit(self) -> None:
-        """Keep the styles of z as they were when labels join it: a dense layer's scale falls with its inputs."""
-        if not self.adapted["generator.mapping.layers.0.weight"].startswith("grown"):
-            return
-        for generator in {self.generator, self.averaged("generator")}:
-            weight = cast("Generator", generator).mapping.layers[0].get_parameter("weight")
-            weight[:, self.config.latent :] = 0      # a new class begins as the parent's mixture of all
-            weight.mul_(sqrt(weight.shape[1] / self.config.latent))
+        keep_styles_of_latents(self)
 
     def recipe(self, *, gamma: float | None = None) -> Recipe:
         """Non-saturating loss and lazy R1 every 16 steps; no mixed styles and no path length.
@@ -167,18 +142,9 @@ class StyleGAN3(Model):
             gamma: weight of R1; None: 2 at 256x256 and four times that at twice the resolution, which the authors
                 recommend for 32 images a step, but at least 0.1.
         """
-        recipe = Recipe(
-            phases=(),
-            averaged=("generator",),
-            critics=("discriminator",),
-            batch=32,
-            lr=0.002,
-            betas=(0.0, 0.99),
-            ema_kimg=10.0,
-        )
         if gamma is None:
             gamma = max(0.1, 2 * (self.config.resolution / 256) ** 2)
-        return replace(recipe, phases=phases(gamma=gamma))
+        return trained_by(phases(gamma=gamma))
 
 
 def placed(translate: Sequence[float], rotate: float) -> Tensor:
