@@ -1,4 +1,4 @@
-"""zoo.convert and foreign weights by name: which format, what is refused, what is kept, what a fine-tune makes of it."""
+"""zoo.convert and foreign weights by name: which format, what is refused and kept, what a fine-tune makes of it."""
 
 import json
 import shutil

@@ -172,9 +172,9 @@ def deep_copy(tmp_path: Path, change=None, **config) -> Path:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"layers": [[False, 16, 16], "T"]}, "config.json beside pytorch_model.bin: layers.1: "),
-        ({"layers": [[False, 16, 10**9]]}, "layers.0.2: Input should be less than or equal to 64"),
-        ({"eps": "small"}, "eps: Input should be a valid number"),
+        ({"layers": [[False, 16, 16], "T"]}, "config.json beside pytorch_model.bin: layers.1=T: "),
+        ({"layers": [[False, 16, 10**9]]}, "layers.0.2=1000000000: Input should be less than or equal to 64"),
+        ({"eps": "small"}, "eps=small: Input should be a valid number"),
         ({"attention_layer_position": 0}, "attention before the first block"),
         ({"attention_layer_position": 4}, "layers.4.snconv1x1_theta.weight_orig' is missing"),
     ],

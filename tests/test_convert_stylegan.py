@@ -16,6 +16,7 @@ from torch import Tensor
 import zoo
 from zoo.formats.contract import network
 from zoo.formats.reading import read_file
+from zoo.storage import sha256
 
 PARITY = Path(__file__).parent / "parity"
 NVLABS = PARITY / "nvlabs_sg2ada_resnet_gray32" / "network-snapshot.inert.pkl"
@@ -94,9 +95,10 @@ def test_what_the_cases_are_made_of(nvlabs, rosinality):
     assert (nvlabs.config.stddev_group, nvlabs.config.stddev_channels) == (2, 2)
     assert (nvlabs.config.synthesis_architecture, nvlabs.config.discriminator_architecture) == ("resnet", "skip")
     assert (rosinality.config.channel_base, rosinality.config.channel_max) == (1024, 32)
-    for model, name in ((nvlabs, "nvlabs_stylegan2"), (rosinality, "rosinality_stylegan2")):
+    for model, path, name in ((nvlabs, NVLABS, "nvlabs_stylegan2"), (rosinality, ROSINALITY, "rosinality_stylegan2")):
         assert (model.architecture, model.absent) == ("stylegan", ())
         assert model.origin["source"]["format"] == name
+        assert model.origin["source"]["files"] == {path.name: sha256(path)}
     assert "NVIDIA" in nvlabs.origin["license"]
 
 

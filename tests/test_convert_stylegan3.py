@@ -163,12 +163,12 @@ FAULTS = {
     f"'{L1}.down_filter' is not the filter": _with(f"{L1}.down_filter", torch.ones(12) / 12),
     f"{L1}.in_cutoff is 3": _with(f"{L1}.in_cutoff", 3.0),
     f"{L1}.conv_clamp is 7": _with(f"{L1}.conv_clamp", 7),
-    "layers: Input should be a valid integer": _made_with("synthesis", num_layers="many"),
-    "layers: Input should be less than or equal to 64": _made_with("synthesis", num_layers=10**9),
+    "layers=many: Input should be a valid integer": _made_with("synthesis", num_layers="many"),
+    "layers=1000000000: Input should be less than or equal to 64": _made_with("synthesis", num_layers=10**9),
     "'use_noise', which is not supported": _made_with("synthesis", use_noise=True),
-    "mapping_rate: Input should be greater than 0": _made_with("mapping", lr_multiplier=0),
-    "resolution: Input should be less than or equal to 2048": _with("img_resolution", 2**40),
-    "w: Input should be a valid integer": _with("w_dim", [6]),
+    "mapping_rate=0: Input should be greater than 0": _made_with("mapping", lr_multiplier=0),
+    "resolution=1099511627776: Input should be less than or equal to 2048": _with("img_resolution", 2**40),
+    "w=[6]: Input should be a valid integer": _with("w_dim", [6]),
 }
 
 

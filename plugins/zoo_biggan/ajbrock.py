@@ -23,7 +23,7 @@ from torch import Tensor
 from zoo.errors import WeightsError
 from zoo.formats.contract import Converted, Format, Part, Source, state_dict
 from zoo_biggan.config import DISCRIMINATOR_WIDTHS, GENERATOR_WIDTHS, Block
-from zoo_biggan.foreign import attention_settings, block_settings, shape
+from zoo_biggan.foreign import attention_settings, block_settings
 
 NAME = re.compile(r"(?:.*_)?(?P<network>G_ema|G|D)(?:_(?P<copy>(?!.*optim).+))?\.pth")
 SMALLEST = 32                                       # pixels of the authors' smallest network
@@ -105,9 +105,7 @@ class Reader:
 
     def layer(self, theirs: str, ours: str, bias: bool = True) -> None:
         """Move a linear layer or a convolution."""
-        self.part.move(f"{theirs}.weight", f"{ours}.weight")
-        if bias:
-            self.part.move(f"{theirs}.bias", f"{ours}.bias")
+        self.part.move_layer(theirs, ours, bias=bias)
         if self.spectral:
             self.part.move(f"{theirs}.u0", f"{ours}.u", lambda u: u.squeeze(0))
 
@@ -127,7 +125,7 @@ class Reader:
     def channels(self, block: str) -> tuple[int, int]:
         """Return how many channels a block takes and gives."""
         last = "conv4" if self.deep else "conv2"
-        return shape(self.part, f"{block}.conv1.weight", 4)[1], shape(self.part, f"{block}.{last}.weight", 4)[0]
+        return self.part.shape(f"{block}.conv1.weight", 4)[1], self.part.shape(f"{block}.{last}.weight", 4)[0]
 
 
 def _count(part: Part, before: str, after: str) -> int:
@@ -148,14 +146,14 @@ class GeneratorReader(Reader):
         self.resolution, depth = self._stages(through)
         self.blocks: tuple[Block, ...] = tuple((i % depth == depth - 1, a, b) for i, (a, b) in enumerate(through))
         self.attended = tuple(i for i in range(len(through)) if self.has(f"blocks.{i}.1."))
-        rows, condition = shape(part, "blocks.0.0.bn1.gain.weight", 2)
+        rows, condition = part.shape("blocks.0.0.bn1.gain.weight", 2)
         self.shared = "shared.weight" in part or condition != through[0][0]      # a table is [classes, channels]
-        self.classes, self.embedding = shape(part, "shared.weight", 2) if self.shared else (rows, 0)
-        head = shape(part, "linear.weight", 2)[1]
+        self.classes, self.embedding = part.shape("shared.weight", 2) if self.shared else (rows, 0)
+        head = part.shape("linear.weight", 2)[1]
         self.hierarchical = self.deep or (self.shared and condition > self.embedding)
         slots = len(through) + 1 if self.hierarchical and not self.deep else 1
         self.latent = head - self.embedding if self.deep else head * slots
-        self.colours = shape(part, "output_layer.2.weight", 4)[0]
+        self.colours = part.shape("output_layer.2.weight", 4)[0]
 
     def _stages(self, through: list[tuple[int, int]]) -> tuple[int, int]:
         """Return the resolution, and the blocks of a stage: the last of each doubles the size."""
@@ -240,7 +238,7 @@ class DiscriminatorReader(Reader):
             stages.append(Stage(depth, self.channels(f"blocks.{i}.0")[0], self.channels(f"blocks.{i}.{depth - 1}")[1]))
         self.stages = tuple(stages)
         self.resolution, halvings = self._size()
-        self.colours = shape(part, "input_conv.weight" if self.deep else "blocks.0.0.conv1.weight", 4)[1]
+        self.colours = part.shape("input_conv.weight" if self.deep else "blocks.0.0.conv1.weight", 4)[1]
         blocks: list[Block] = []
         for i, stage in enumerate(stages):
             first = stage.inputs if i or self.deep else 0               # 0 stands for the image
@@ -252,8 +250,8 @@ class DiscriminatorReader(Reader):
             for i, stage in enumerate(stages)
             if self.has(f"blocks.{i}.{stage.depth}.")
         )
-        self.classes = shape(part, "embed.weight", 2)[0]
-        inner = [shape(part, f"blocks.{i}.0.conv1.weight", 4)[0] for i in range(len(stages))]
+        self.classes = part.shape("embed.weight", 2)[0]
+        inner = [part.shape(f"blocks.{i}.0.conv1.weight", 4)[0] for i in range(len(stages))]
         self.wide = self.deep or inner == [stage.outputs for stage in stages]
 
     def _size(self) -> tuple[int, int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from math import gcd
 
+import torch
 from torch import Tensor
 
-from zoo.errors import WeightsError
-from zoo.formats.contract import Part
+from zoo.formats.contract import Part, Source, state_dict
 from zoo_biggan.config import (
     BOTTOM,
     GENERATOR_WIDTHS,
@@ -23,18 +23,35 @@ from zoo_biggan.config import (
 
 UNIT = 512      # the widest unit of channels that a configuration takes
 Settings = dict[str, object]
+Change = Callable[[Tensor], Tensor]
 
 
-def shape(part: Part, name: str, dimensions: int) -> tuple[int, ...]:
-    """Return the shape of a tensor of the file, to read sizes from.
+def lone(source: Source, known: Set[str]) -> bool:
+    """Return whether this is one file with the names that only its format has; it may lack one, to be refused by it."""
+    tensors = state_dict(next(iter(source.files.values()))) if len(source.files) == 1 else None
+    return tensors is not None and len(known & set(tensors)) >= len(known) - 1
 
-    Raises:
-        WeightsError: the file lacks it, or it has another number of dimensions, or is empty.
-    """
-    found = tuple(part.peek(name).shape)
-    if len(found) != dimensions or 0 in found:
-        raise WeightsError(f"{part.file}: tensor {name!r} has the unexpected shape {list(found)}.")
-    return found
+
+def move_spectral(
+    part: Part,
+    theirs: str,
+    ours: str,
+    *,
+    bias: bool = False,
+    weight: Change | None = None,
+    u: Change | None = None,
+    v: Change | None = None,
+) -> None:
+    """Move a layer with the live spectral norm of torch.nn.utils, its tensors changed by these."""
+    for name, to, change in (("weight_orig", "weight", weight), ("weight_u", "u", u), ("weight_v", "v", v)):
+        part.move(f"{theirs}.{name}", f"{ours}.{to}", change)
+    if bias:
+        part.move(f"{theirs}.bias", f"{ours}.bias")
+
+
+def turned(size: int) -> Change:
+    """Return the change [..., z and class] -> [..., class and z]; `size` is that of the class embedding."""
+    return lambda tensor: torch.roll(tensor, size, -1)
 
 
 def channels_first(tensor: Tensor) -> Tensor:

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
 
 from zoo.errors import WeightsError
-from zoo.formats.contract import Converted, Format, Part, Source, state_dict
+from zoo.formats.contract import Converted, Format, Part, Source, checked, state_dict
 from zoo_biggan.config import GENERATOR_WIDTHS, paper_generator, sizes_up
-from zoo_biggan.foreign import attention_settings, block_settings, channels_first, shape
+from zoo_biggan.foreign import attention_settings, block_settings, channels_first, lone, move_spectral, turned
 
 COLOURS = 3
 KNOWN = {"embeddings.weight", "generator.gen_z.weight_orig", "generator.conv_to_rgb.weight_orig"}
@@ -44,21 +42,20 @@ class Settings(BaseModel):
 
 def recognise(source: Source) -> bool:
     """Return whether this is one file with the names that only these have; the file may lack one of them."""
-    tensors = state_dict(next(iter(source.files.values()))) if len(source.files) == 1 else None
-    return tensors is not None and len(KNOWN & set(tensors)) >= len(KNOWN) - 1
+    return lone(source, KNOWN)
 
 
 def read(source: Source) -> Converted:
     """Return the generator."""
     file, tree = source.only()
     part = Part(file, state_dict(tree) or {}, "generator")
-    width = shape(part, "generator.conv_to_rgb.weight_orig", 4)[0]
+    width = part.shape("generator.conv_to_rgb.weight_orig", 4)[0]
     settings = _settings(source, part, width)
     position = settings.attention_layer_position
     if position == 0:
         raise WeightsError(f"{file}: config.json puts attention before the first block: this is not supported.")
     after = (position - 1,) if position < len(settings.layers) else ()
-    size, classes = shape(part, "embeddings.weight", 2)
+    size, classes = part.shape("embeddings.weight", 2)
     blocks = tuple((grows, a * width, b * width) for grows, a, b in settings.layers)
     resolution = sizes_up(settings.layers)[-1]
     config = {
@@ -69,7 +66,7 @@ def read(source: Source) -> Converted:
         "latent": size,
         "embedding": size,
         "norm_eps": settings.eps,
-        "statistics": shape(part, "generator.bn.running_means", 2)[0],
+        "statistics": part.shape("generator.bn.running_means", 2)[0],
         "interpolation": "swapped",
         "spectral": "stored",
         "spare_channels": width - COLOURS,
@@ -84,12 +81,7 @@ def _settings(source: Source, part: Part, width: int) -> Settings:
     """Return what config.json says; without one, the settings of the published network with these channels."""
     given = source.configs.get("config.json")
     if given is not None and "layers" in given:
-        try:
-            return Settings.model_validate(dict(given))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise WeightsError(f"config.json beside {part.file}: {place}: {first['msg']}.") from error
+        return checked(Settings, given, f"config.json beside {part.file}")
     outputs = [len(part.source[name]) for name in _numbered(part, "generator.layers.{}.conv_3.weight_orig")]
     for resolution in GENERATOR_WIDTHS:
         layers = paper_generator(resolution, True)
@@ -109,7 +101,7 @@ class _Generator:
     """Moves the tensors; `size` is that of z and of the class embedding."""
 
     def __init__(self, part: Part, size: int):
-        self.part, self.size = part, size
+        self.part, self.turn = part, turned(size)
 
     def move(self, blocks: int, attended: tuple[int, ...]) -> None:
         self.part.move("embeddings.weight", "embedding.weight", lambda weight: weight.T)
@@ -118,7 +110,7 @@ class _Generator:
         for i in range(blocks):
             for k in range(4):
                 self._norm(f"generator.layers.{place}.bn_{k}", f"blocks.{i}.norm{k + 1}")
-                self._spectral(f"generator.layers.{place}.conv_{k}", f"blocks.{i}.conv{k + 1}")
+                move_spectral(self.part, f"generator.layers.{place}.conv_{k}", f"blocks.{i}.conv{k + 1}", bias=True)
             place += 1
             if i in attended:
                 self._attention(f"generator.layers.{place}", f"attention.{i}")
@@ -126,26 +118,19 @@ class _Generator:
         self._statistics("generator.bn", "norm")
         self.part.move("generator.bn.weight", "norm.gain")
         self.part.move("generator.bn.bias", "norm.bias")
-        self._spectral("generator.conv_to_rgb", "to_image")
+        move_spectral(self.part, "generator.conv_to_rgb", "to_image", bias=True)
 
     def _first(self) -> None:
-        self.part.move("generator.gen_z.weight_orig", "linear.weight", lambda each: channels_first(self._turn(each)))
+        move_spectral(
+            self.part, "generator.gen_z", "linear",
+            weight=lambda each: channels_first(self.turn(each)), u=channels_first, v=self.turn,
+        )  # fmt: skip
         self.part.move("generator.gen_z.bias", "linear.bias", channels_first)
-        self.part.move("generator.gen_z.weight_u", "linear.u", channels_first)
-        self.part.move("generator.gen_z.weight_v", "linear.v", self._turn)
-
-    def _spectral(self, theirs: str, ours: str, bias: bool = True) -> None:
-        for name, to in (("weight_orig", "weight"), ("weight_u", "u"), ("weight_v", "v")):
-            self.part.move(f"{theirs}.{name}", f"{ours}.{to}")
-        if bias:
-            self.part.move(f"{theirs}.bias", f"{ours}.bias")
 
     def _norm(self, theirs: str, ours: str) -> None:
         self._statistics(theirs, ours)
         for name, to in (("scale", "gain"), ("offset", "bias")):
-            self.part.move(f"{theirs}.{name}.weight_orig", f"{ours}.{to}.weight", self._turn)
-            self.part.move(f"{theirs}.{name}.weight_u", f"{ours}.{to}.u")
-            self.part.move(f"{theirs}.{name}.weight_v", f"{ours}.{to}.v", self._turn)
+            move_spectral(self.part, f"{theirs}.{name}", f"{ours}.{to}", weight=self.turn, v=self.turn)
 
     def _statistics(self, theirs: str, ours: str) -> None:
         self.part.move(f"{theirs}.running_means", f"{ours}.mean")
@@ -153,12 +138,8 @@ class _Generator:
 
     def _attention(self, theirs: str, ours: str) -> None:
         for name, to in (("theta", "theta"), ("phi", "phi"), ("g", "g"), ("o_conv", "o")):
-            self._spectral(f"{theirs}.snconv1x1_{name}", f"{ours}.{to}", bias=False)
+            move_spectral(self.part, f"{theirs}.snconv1x1_{name}", f"{ours}.{to}")
         self.part.move(f"{theirs}.gamma", f"{ours}.gamma", lambda gamma: gamma.reshape(()))
-
-    def _turn(self, tensor: Tensor) -> Tensor:
-        """[..., z and class] -> [..., class and z]."""
-        return torch.roll(tensor, self.size, -1)
 
 
 FORMAT = Format(

@@ -25,7 +25,7 @@ class Layout:
         for found in filter(None, map(STAGE.fullmatch, part)):
             blocks.setdefault(int(found[1]), []).append(int(found[2]))
         if not 2 <= len(blocks) <= 10:
-            raise WeightsError(f"{part.file}: {len(blocks)} stages of residual blocks: an R3GAN has 2 to 10.")
+            raise WeightsError(f"{part.place}: {len(blocks)} stages of residual blocks: an R3GAN has 2 to 10.")
         self.part, self.stages = part, sorted(blocks.items(), reverse=reverse)
         self.resolution = 2 << len(blocks)
 
@@ -39,19 +39,19 @@ class Layout:
         Raises:
             WeightsError: the stages are not all built alike.
         """
-        widths = [self._shape(stage, "LinearLayer1.Layer.weight")[1] for stage in range(len(self.stages))]
+        layers = ("LinearLayer1.Layer.weight", "LinearLayer2.Layer.weight")
+        shapes = [
+            [self.part.shape(self.name(stage, 0, layer), 4) for layer in layers] for stage in range(len(self.stages))
+        ]
+        widths = [widen[1] for widen, _ in shapes]
         built = {
-            (
-                len(blocks),
-                self._shape(stage, "LinearLayer1.Layer.weight")[0] // widths[stage],
-                self._shape(stage, "LinearLayer2.Layer.weight")[1],
-            )
-            for stage, (_, blocks) in enumerate(self.stages)
+            (len(blocks), widen[0] // widen[1], mix[1])
+            for (_, blocks), (widen, mix) in zip(self.stages, shapes, strict=True)
         }
         base, most = widths[-1] * self.resolution, widths[0]
         if len(built) > 1 or widths != [min(base // (4 << stage), most) for stage in range(len(widths))]:
             raise WeightsError(
-                f"{self.part.file}: channels {widths} and (blocks, expansion, group width) {sorted(built)} from 4x4 "
+                f"{self.part.place}: channels {widths} and (blocks, expansion, group width) {sorted(built)} from 4x4 "
                 "up: only networks whose stages are built alike are supported."
             )
         ((blocks, expansion, group),) = built
@@ -74,24 +74,18 @@ class Layout:
             for name in between:
                 self.part.move(name, f"stages.{4 << stage}.fit.weight")
 
-    def _shape(self, stage: int, layer: str) -> tuple[int, ...]:
-        shape = tuple(self.part.peek(self.name(stage, 0, layer)).shape)
-        if len(shape) != 4 or not all(shape):
-            raise WeightsError(f"{self.part.file}: tensor {self.name(stage, 0, layer)!r} has shape {list(shape)}.")
-        return shape
 
-
-def generator(file: str, tensors: dict[str, Tensor], into: str) -> tuple[dict[str, object], Part]:
+def generator(file: str, tensors: dict[str, Tensor], into: str, within: str) -> tuple[dict[str, object], Part]:
     """Return the settings and the tensors of a pickled generator."""
-    part = Part(file, tensors, into)
+    part = Part(file, tensors, into, within)
     layout = Layout(part, reverse=False)
     basis = f"Model.MainLayers.{layout.stages[0][0]}.Layers.0"
     layout.move_blocks()
-    latent = _size(part, f"{basis}.LinearLayer.weight", 1)
-    settings = {**layout.settings(), "channels": _size(part, "Model.AggregationLayer.Layer.weight", 0)}
+    latent = part.size(f"{basis}.LinearLayer.weight", 1)
+    settings = {**layout.settings(), "channels": part.size("Model.AggregationLayer.Layer.weight", 0)}
     if (label := "Model.EmbeddingLayer.weight") in part:
-        settings |= {"num_classes": _size(part, label, 1), "embedding": _size(part, label, 0)}
-        latent -= _size(part, label, 0)
+        settings |= {"num_classes": part.size(label, 1), "embedding": part.size(label, 0)}
+        latent -= part.size(label, 0)
         part.move(label, "embedding.weight")
     part.move(f"{basis}.LinearLayer.weight", "head.weight")
     part.move(f"{basis}.Basis", "basis")
@@ -100,29 +94,22 @@ def generator(file: str, tensors: dict[str, Tensor], into: str) -> tuple[dict[st
     return {**settings, "latent": latent}, part.close()
 
 
-def discriminator(file: str, tensors: dict[str, Tensor]) -> tuple[dict[str, object], Part]:
+def discriminator(file: str, tensors: dict[str, Tensor], within: str) -> tuple[dict[str, object], Part]:
     """Return the settings and the tensors of a pickled discriminator."""
-    part = Part(file, tensors, "discriminator")
+    part = Part(file, tensors, "discriminator", within)
     layout = Layout(part, reverse=True)
     number, blocks = layout.stages[0]
     basis = f"Model.MainLayers.{number}.Layers.{len(blocks)}"
     layout.move_blocks()
-    settings = {**layout.settings(), "channels": _size(part, "Model.ExtractionLayer.Layer.weight", 1)}
+    settings = {**layout.settings(), "channels": part.size("Model.ExtractionLayer.Layer.weight", 1)}
     if (label := "Model.EmbeddingLayer.weight") in part:
-        settings["num_classes"] = _size(part, label, 1)
+        settings["num_classes"] = part.size(label, 1)
         part.move(label, "embedding.weight")
     part.move("Model.ExtractionLayer.Layer.weight", "from_image.weight")
     part.move(f"{basis}.Basis.weight", "basis.weight")
     part.move(f"{basis}.LinearLayer.weight", "head.weight")
     part.leave(r".*\.Resampler\.Kernel")
     return settings, part.close()
-
-
-def _size(part: Part, name: str, axis: int) -> int:
-    shape = part.peek(name).shape
-    if axis >= len(shape):
-        raise WeightsError(f"{part.file}: tensor {name!r} has the unexpected shape {list(shape)}.")
-    return int(shape[axis])
 
 
 # The format.
@@ -148,7 +135,7 @@ def read(source: Source) -> Converted:
     averaged = "averages.generator" if "G" in found else "generator"
     into = {"G": "generator", "G_ema": averaged}
     made = {
-        name: discriminator(file, tensors) if name == "D" else generator(file, tensors, into[name])
+        name: discriminator(file, tensors, name) if name == "D" else generator(file, tensors, into[name], name)
         for name, tensors in found.items()
     }
     settings: dict[str, object] = {}

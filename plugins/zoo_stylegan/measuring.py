@@ -9,23 +9,14 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo.formats.contract import Part
+from zoo.formats.contract import Converted, Part
 from zoo_stylegan.networks import Mapping as MappingNetwork
 
 SAMPLE = 4096      # styles whose mean stands for a missing average
 SHARED = ("resolution", "channels", "num_classes", "resample_filter")      # settings that both networks state
-
-
-def size(part: Part, name: str, axis: int = 0) -> int:
-    """Return one length of a tensor of the file.
-
-    Raises:
-        WeightsError: the file lacks the tensor, or it has fewer axes.
-    """
-    shape = part.peek(name).shape
-    if axis >= len(shape):
-        raise WeightsError(f"{part.file}: tensor {name!r} has the unexpected shape {list(shape)}.")
-    return shape[axis]
+LIVE, AVERAGED = ("G", "g"), ("G_ema", "g_ema", "Gs")      # what upstream calls generators
+STRANGERS = "these are not networks of one model"
+Made = tuple[dict[str, object], Part]      # a network's settings and tensors
 
 
 def channel_settings(
@@ -54,17 +45,38 @@ def taps(part: Part, names: Sequence[str], gain: float = 1.0) -> tuple[float, ..
     Raises:
         WeightsError: one is missing, differs from the others, or is not the same filter in both directions.
     """
-    row, tensors = torch.ones(1), {name: part.source.get(name) for name in names}
-    for name, tensor in tensors.items():
-        if tensor is None:
-            raise WeightsError(f"{part.file}: tensor {name!r} is missing: the file is incomplete or of another format.")
+    row = torch.ones(1)
+    for name in names:
+        tensor = part[name]
         if name == names[0]:
             row = tensor.double().sum(0) if tensor.ndim == 2 else tensor.double().flatten()
             row = row / row.sum()
         expected = gain * (torch.outer(row, row) if tensor.ndim == 2 else row)
         if tensor.shape != expected.shape or not torch.allclose(tensor.double(), expected, rtol=1e-4, atol=1e-6):
-            raise WeightsError(f"{part.file}: tensor {name!r} is not the one low-pass filter of all layers.")
+            raise WeightsError(f"{part.place}: tensor {name!r} is not the one low-pass filter of all layers.")
     return tuple(round(float(tap / row[0]), 6) for tap in row)
+
+
+def generators_among(found: Mapping[str, object]) -> dict[str, str]:
+    """Return which of these networks, by upstream's names, are generators, and where each goes."""
+    names = [name for name in (*LIVE, *AVERAGED) if name in found]
+    return {name: "averages.generator" if name in AVERAGED and len(names) > 1 else "generator" for name in names}
+
+
+def joined(file: str, drawing: Mapping[str, Made], judging: Made | None) -> Converted:
+    """Return the StyleGAN2 of these generators, by upstream's names, and this discriminator.
+
+    Raises:
+        WeightsError: the networks are not of one model.
+    """
+    settings = next(iter(drawing.values()))[0] if drawing else {}
+    for other, _ in drawing.values():
+        for name in other:
+            if other[name] != settings.get(name):
+                raise WeightsError(f"{file}: {name} of {' and '.join(drawing)} differ: {STRANGERS}.")
+    parts = [part for _, part in (*drawing.values(), *([judging] if judging else []))]
+    config = agreed(file, settings, judging[0] if judging else {})
+    return Converted("stylegan", config, parts, {"path_length": torch.zeros(())})
 
 
 def agreed(file: str, generator: Mapping[str, object], discriminator: Mapping[str, object]) -> dict[str, object]:
@@ -73,10 +85,7 @@ def agreed(file: str, generator: Mapping[str, object], discriminator: Mapping[st
     Raises:
         WeightsError: the networks are not of one model.
     """
-    for name in SHARED:
-        if name in generator and name in discriminator and generator[name] != discriminator[name]:
-            both = f"{generator[name]!r:.60} for the generator, {discriminator[name]!r:.60} for the discriminator"
-            raise WeightsError(f"{file}: {name} is {both}: these are not networks of one model.")
+    check_shared(file, generator, discriminator)
     own = dict(discriminator)
     if generator:
         channels = ("channel_base", "channel_max")
@@ -88,6 +97,14 @@ def agreed(file: str, generator: Mapping[str, object], discriminator: Mapping[st
         if (own.get("discriminator_clamp") or None) == generator.get("conv_clamp"):
             own.pop("discriminator_clamp", None)
     return {**own, **generator}
+
+
+def check_shared(file: str, generator: Mapping[str, object], discriminator: Mapping[str, object]) -> None:
+    """Raise WeightsError if the two say different things of what both state."""
+    for name in SHARED:
+        if name in generator and name in discriminator and generator[name] != discriminator[name]:
+            both = f"{generator[name]!r:.60} for the generator, {discriminator[name]!r:.60} for the discriminator"
+            raise WeightsError(f"{file}: {name} is {both}: {STRANGERS}.")
 
 
 def mean_style(part: Part, latent: int, w: int, layers: int, rate: float) -> Tensor:
@@ -107,7 +124,7 @@ def mean_style(part: Part, latent: int, w: int, layers: int, rate: float) -> Ten
     try:
         mapping.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     except RuntimeError as error:
-        raise WeightsError(f"{part.file}: the layers of the mapping network do not fit together.") from error
+        raise WeightsError(f"{part.place}: the layers of the mapping network do not fit together.") from error
     with torch.no_grad():
         mean: Tensor = mapping(frozen_normal(5, SAMPLE * latent).reshape(SAMPLE, -1), None).mean(0)
     return mean

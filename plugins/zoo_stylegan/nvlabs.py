@@ -13,71 +13,73 @@ from torch import Tensor
 from zoo.errors import WeightsError
 from zoo.formats.contract import Converted, Format, Instance, Part, Source, Tree, network
 from zoo_stylegan.attributes import channels_of, clamp_of, module, one, resolution_of, walk, whole
-from zoo_stylegan.measuring import agreed, channel_settings, size, taps
+from zoo_stylegan.measuring import Made, channel_settings, generators_among, joined, taps
 from zoo_stylegan.published import NVIDIA
 
 NETWORKS = ("G", "D", "G_ema")
 LEFT_OUT = {"training_set_kwargs", "augment_pipe"}      # the augmentation's filters are constants
 
 
-def generator(file: str, instance: Instance, into: str = "generator") -> tuple[dict[str, object], Part]:
+def generator(file: str, instance: Instance, into: str = "generator", within: str = "") -> Made:
     """Return the settings and the tensors of a pickled StyleGAN2 generator.
 
     Raises:
         WeightsError: it lacks something, or is of a variant that is not supported.
     """
-    part, modules = Part(file, network(instance), into), dict(walk(instance))
-    resolution, classes = resolution_of(file, instance), whole(file, "", instance, "c_dim", 0, 100_000)
+    part, modules = Part(file, network(instance), into, within), dict(walk(instance))
+    place = part.place
+    resolution, classes = resolution_of(place, instance), whole(place, "", instance, "c_dim", 0, 100_000)
     sizes = [4 << i for i in range(resolution.bit_length() - 2)]
-    blocks = {at: module(file, modules, f"synthesis.b{at}") for at in sizes}
-    kind = one(file, "architecture", [block.state.get("architecture") for block in blocks.values()])
+    blocks = {at: module(place, modules, f"synthesis.b{at}") for at in sizes}
+    kind = one(place, "architecture", [block.state.get("architecture") for block in blocks.values()])
     resampling = [f"synthesis.b{at}{layer}.resample_filter" for at in sizes[1:] for layer in ("", ".conv0")]
     for at, block in blocks.items():
         _move_block(part, at, block, kind, last=at == resolution)
     settings = {
         "resolution": resolution,
-        "channels": whole(file, "", instance, "img_channels", 1, 4),
+        "channels": whole(place, "", instance, "img_channels", 1, 4),
         "num_classes": classes,
-        "latent": whole(file, "", instance, "z_dim", 1, 8192),
+        "latent": whole(place, "", instance, "z_dim", 1, 8192),
         **_move_mapping(part, modules, classes),
         "synthesis_architecture": kind,
-        "conv_clamp": clamp_of(file, modules),
+        "conv_clamp": clamp_of(place, modules),
         "resample_filter": taps(part, resampling),
     }
     part.move("mapping.w_avg", "w_average")
     part.leave(r".*\bresample_filter")
-    widths = [size(part, "synthesis.b4.const"), *(size(part, f"synthesis.b{at}.conv1.weight") for at in sizes[1:])]
-    return settings | channel_settings(widths, hint=channels_of(module(file, modules, "synthesis"))), part.close()
+    widths = [part.size("synthesis.b4.const"), *(part.size(f"synthesis.b{at}.conv1.weight") for at in sizes[1:])]
+    return settings | channel_settings(widths, hint=channels_of(module(place, modules, "synthesis"))), part.close()
 
 
-def discriminator(file: str, instance: Instance, into: str = "discriminator") -> tuple[dict[str, object], Part]:
+def discriminator(file: str, instance: Instance, into: str = "discriminator", within: str = "") -> Made:
     """Return the settings, fields of `DiscriminatorConfig`, and the tensors of a pickled StyleGAN2 discriminator.
 
     Raises:
         WeightsError: it lacks something, or is of a variant that is not supported.
     """
-    part, modules = Part(file, network(instance), into), dict(walk(instance))
-    resolution, classes = resolution_of(file, instance), whole(file, "", instance, "c_dim", 0, 100_000)
+    part, modules = Part(file, network(instance), into, within), dict(walk(instance))
+    place = part.place
+    resolution, classes = resolution_of(place, instance), whole(place, "", instance, "c_dim", 0, 100_000)
     sizes = [8 << i for i in range(resolution.bit_length() - 3)]
-    blocks = {at: module(file, modules, f"b{at}") for at in (4, *sizes)}
-    kind = one(file, "architecture", [block.state.get("architecture") for block in blocks.values()])
+    blocks = {at: module(place, modules, f"b{at}") for at in (4, *sizes)}
+    kind = one(place, "architecture", [block.state.get("architecture") for block in blocks.values()])
     for at in sizes:
         _move_judging_block(part, at, kind, top=at == resolution)
     if kind == "skip":
-        _move_layer(part, "b4.fromrgb", "from_image_4x4")
+        part.move_layer("b4.fromrgb", "from_image_4x4")
     for theirs, ours in (("conv", "conv"), ("fc", "dense"), ("out", "head")):
-        _move_layer(part, f"b4.{theirs}", ours)
-    clamp = clamp_of(file, modules)
+        part.move_layer(f"b4.{theirs}", ours)
+    clamp = clamp_of(place, modules)
     settings: dict[str, object] = {
         "resolution": resolution,
-        "channels": whole(file, "", instance, "img_channels", 1, 4),
+        "channels": whole(place, "", instance, "img_channels", 1, 4),
         "num_classes": classes,
         "discriminator_architecture": kind,
         "discriminator_clamp": 0.0 if clamp is None else clamp,
         "resample_filter": taps(part, [f"b{at}{of}.resample_filter" for at in sizes for of in ("", ".conv1")]),
         **_stddev(part, modules),
     }
-    widths = [size(part, "b4.conv.weight"), *(size(part, f"b{at}.conv0.weight") for at in sizes)]
+    widths = [part.size("b4.conv.weight"), *(part.size(f"b{at}.conv0.weight") for at in sizes)]
     settings |= channel_settings(widths, "discriminator_", channels_of(instance))
     if classes:
         mapping = _move_mapping(part, modules, classes, "discriminator_")
@@ -90,9 +92,9 @@ def discriminator(file: str, instance: Instance, into: str = "discriminator") ->
 def _move_judging_block(part: Part, at: int, kind: str, *, top: bool) -> None:
     theirs, ours = f"b{at}", f"blocks.{at}x{at}"
     if top or kind == "skip":
-        _move_layer(part, f"{theirs}.fromrgb", "from_image" if top else f"{ours}.from_image")
-    _move_layer(part, f"{theirs}.conv0", f"{ours}.conv0")
-    _move_layer(part, f"{theirs}.conv1", f"{ours}.conv1")
+        part.move_layer(f"{theirs}.fromrgb", "from_image" if top else f"{ours}.from_image")
+    part.move_layer(f"{theirs}.conv0", f"{ours}.conv0")
+    part.move_layer(f"{theirs}.conv1", f"{ours}.conv1")
     if kind == "resnet":
         part.move(f"{theirs}.skip.weight", f"{ours}.skip.weight")
 
@@ -118,31 +120,26 @@ def _move_block(part: Part, at: int, block: Instance, kind: str, *, last: bool) 
 
 def _move_modulated(part: Part, theirs: str, ours: str) -> None:
     part.move(f"{theirs}.weight", f"{ours}.conv.weight")
-    _move_layer(part, f"{theirs}.affine", f"{ours}.conv.affine")
-    part.move(f"{theirs}.bias", f"{ours}.bias")
-
-
-def _move_layer(part: Part, theirs: str, ours: str) -> None:
-    part.move(f"{theirs}.weight", f"{ours}.weight")
+    part.move_layer(f"{theirs}.affine", f"{ours}.conv.affine")
     part.move(f"{theirs}.bias", f"{ours}.bias")
 
 
 def _move_mapping(part: Part, modules: dict[str, Instance], classes: int, prefix: str = "") -> dict[str, object]:
     """Move the mapping network and return its settings, names after `prefix`, and how many numbers it returns ("w")."""
-    layers = whole(part.file, "mapping", module(part.file, modules, "mapping"), "num_layers", 0, 32)
+    layers = whole(part.place, "mapping", module(part.place, modules, "mapping"), "num_layers", 0, 32)
     if classes:
-        _move_layer(part, "mapping.embed", "mapping.embed")
+        part.move_layer("mapping.embed", "mapping.embed")
     names = [f"mapping.fc{i}" for i in range(layers)]
     for i, name in enumerate(names):
-        _move_layer(part, name, f"mapping.layers.{i}")
-    w = size(part, f"{names[-1] if names else 'mapping.embed'}.weight")
+        part.move_layer(name, f"mapping.layers.{i}")
+    w = part.size(f"{names[-1] if names else 'mapping.embed'}.weight")
     settings: dict[str, object] = {"w": w, f"{prefix}mapping_layers": layers}
     if names:
-        rates = [module(part.file, modules, name).state.get("bias_gain") for name in names]
-        settings[f"{prefix}mapping_rate"] = one(part.file, "bias_gain", rates)
-        settings[f"{prefix}mapping_width"] = size(part, f"{names[0]}.weight") if layers > 1 else None
+        rates = [module(part.place, modules, name).state.get("bias_gain") for name in names]
+        settings[f"{prefix}mapping_rate"] = one(part.place, "bias_gain", rates)
+        settings[f"{prefix}mapping_width"] = part.size(f"{names[0]}.weight") if layers > 1 else None
     if classes:
-        settings[f"{prefix}embed"] = size(part, "mapping.embed.weight")
+        settings[f"{prefix}embed"] = part.size("mapping.embed.weight")
     return {name: value for name, value in settings.items() if name in ("w", f"{prefix}mapping_layers") or value != w}
 
 
@@ -150,7 +147,7 @@ def _stddev(part: Part, modules: dict[str, Instance]) -> dict[str, object]:
     layer = modules.get("b4.mbstd")
     if layer is None:
         return {"stddev_channels": 0}
-    channels = whole(part.file, "b4.mbstd", layer, "num_channels", 1, 64)
+    channels = whole(part.place, "b4.mbstd", layer, "num_channels", 1, 64)
     return {"stddev_group": layer.state.get("group_size"), "stddev_channels": channels}
 
 
@@ -183,22 +180,8 @@ def read(source: Source) -> Converted:
     for name in unknown:
         if isinstance(tree[name], Instance | Tensor):
             raise WeightsError(f"{file}: {name!r:.60} is unknown: the file is of a variant that is not supported.")
-    averaged = "averages.generator" if {"G", "G_ema"} <= set(found) else "generator"
-    made = [
-        generator(f"{file}, {name}", found[name], averaged if name == "G_ema" else "generator")
-        for name in ("G", "G_ema") if name in found
-    ]  # fmt: skip
-    settings = made[-1][0] if made else {}
-    for other, _ in made:
-        for name in other:
-            if other[name] != settings.get(name):
-                raise WeightsError(f"{file}: {name} of G and G_ema differ: these are not networks of one model.")
-    parts = [part for _, part in made]
-    judging: dict[str, object] = {}
-    if "D" in found:
-        judging, part = discriminator(f"{file}, D", found["D"])
-        parts.append(part)
-    return Converted("stylegan", agreed(file, settings, judging), parts, {"path_length": torch.zeros(())})
+    drawing = {name: generator(file, found[name], into, name) for name, into in generators_among(found).items()}
+    return joined(file, drawing, discriminator(file, found["D"], within="D") if "D" in found else None)
 
 
 FORMAT = Format(

@@ -7,19 +7,19 @@ it: band, sampling, channels and filters must be what our own derivation gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from math import isclose
 
-from pydantic import ValidationError
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo.formats.contract import Converted, Format, Instance, Part, Source, Tree, network
+from zoo.formats.contract import Converted, Format, Instance, Part, Source, Tree, checked, network
 from zoo_stylegan.alias_free.config import StyleGAN3Config
 from zoo_stylegan.alias_free.filters import design
 from zoo_stylegan.alias_free.geometry import LowPass, Signal
 from zoo_stylegan.alias_free.networks import layer_resampling
+from zoo_stylegan.measuring import STRANGERS, Made, check_shared, generators_among
 from zoo_stylegan.nvlabs import LEFT_OUT, NETWORKS, discriminator
 from zoo_stylegan.published import NVIDIA
 
@@ -43,37 +43,37 @@ SYNTHESIS: dict[str, tuple[str, object]] = {
 }
 IGNORED = {"w_dim", "img_resolution", "img_channels", "num_fp16_res"}      # stated elsewhere; about speed alone
 MAPPING: dict[str, tuple[str, object]] = {"num_layers": ("mapping_layers", 2), "lr_multiplier": ("mapping_rate", 0.01)}
-SHARED = ("resolution", "channels", "num_classes")
 CLOSE = 1e-6      # how far a stored filter may be from the one that we design
 
 
-def generator(file: str, instance: Instance, into: str = "generator") -> tuple[dict[str, object], Part]:
+def generator(file: str, instance: Instance, into: str = "generator", within: str = "") -> Made:
     """Return the settings and the tensors of a pickled alias-free generator.
 
     Raises:
         WeightsError: it lacks something, or is of a variant that is not supported.
     """
-    part = Part(file, network(instance), into)
-    synthesis, mapping = _child(file, instance, "synthesis"), _child(file, instance, "mapping")
+    part = Part(file, network(instance), into, within)
+    place = part.place
+    synthesis, mapping = _child(place, instance, "synthesis"), _child(place, instance, "mapping")
     settings: dict[str, object] = {
-        "resolution": _attribute(file, instance, "img_resolution"),
-        "channels": _attribute(file, instance, "img_channels"),
-        "num_classes": _attribute(file, instance, "c_dim"),
-        "latent": _attribute(file, instance, "z_dim"),
-        "w": _attribute(file, instance, "w_dim"),
-        **_arguments(file, "mapping", mapping, MAPPING, {"z_dim", "c_dim", "w_dim", "num_ws", "w_avg_beta"}),
-        **_arguments(file, "synthesis", synthesis, SYNTHESIS, IGNORED),
+        "resolution": _attribute(place, instance, "img_resolution"),
+        "channels": _attribute(place, instance, "img_channels"),
+        "num_classes": _attribute(place, instance, "c_dim"),
+        "latent": _attribute(place, instance, "z_dim"),
+        "w": _attribute(place, instance, "w_dim"),
+        **_arguments(place, "mapping", mapping, MAPPING, {"z_dim", "c_dim", "w_dim", "num_ws", "w_avg_beta"}),
+        **_arguments(place, "synthesis", synthesis, SYNTHESIS, IGNORED),
     }
-    config = _validated(file, settings)
+    config = checked(StyleGAN3Config, settings, place)
     _move_mapping(part, config)
     for name in ("freqs", "phases", "transform", "weight", "affine.weight", "affine.bias"):
         part.move(f"synthesis.input.{name}", f"synthesis.input.{name}")
     signals = config.signals()
     for index, (before, after) in enumerate(pairwise([signals[0], *signals])):
         name = f"L{index}_{after.size}_{after.channels}"
-        _check_layer(part, f"synthesis.{name}", _child(file, synthesis, name), config, index, before, after)
-        for theirs in ("weight", "bias", "affine.weight", "affine.bias"):
-            part.move(f"synthesis.{name}.{theirs}", f"synthesis.layers.{index}.{theirs}")
+        _check_layer(part, f"synthesis.{name}", _child(place, synthesis, name), config, index, before, after)
+        for each in ("", ".affine"):
+            part.move_layer(f"synthesis.{name}{each}", f"synthesis.layers.{index}{each}")
         part.move(f"synthesis.{name}.magnitude_ema", f"synthesis.layers.{index}.magnitude")
     return settings, part.close()
 
@@ -83,8 +83,7 @@ def _move_mapping(part: Part, config: StyleGAN3Config) -> None:
     if config.num_classes:
         names["mapping.embed"] = "mapping.embed"
     for theirs, ours in names.items():
-        part.move(f"{theirs}.weight", f"{ours}.weight")
-        part.move(f"{theirs}.bias", f"{ours}.bias")
+        part.move_layer(theirs, ours)
     part.move("mapping.w_avg", "w_average")
 
 
@@ -110,7 +109,7 @@ def _check_layer(
     for name, wanted in expected.items():
         given = layer.state.get(name, wanted)
         if not _same(given, wanted):
-            raise WeightsError(f"{part.file}: {path}.{name} is {given!r:.60}, its configuration gives {wanted!r:.60}.")
+            raise WeightsError(f"{part.place}: {path}.{name} is {given!r:.60}, its configuration gives {wanted!r:.60}.")
     if not colours:
         between = layer_resampling(config, index, before, after)
         for name, filter in (("up_filter", between.up_filter), ("down_filter", between.down_filter)):
@@ -123,9 +122,9 @@ def _check_filter(part: Part, name: str, filter: LowPass) -> None:
         return
     wanted, given = design(filter), part.peek(name).double()
     if given.shape != wanted.shape:
-        raise WeightsError(f"{part.file}: tensor {name!r} is {list(given.shape)}, expected {list(wanted.shape)}.")
+        raise WeightsError(f"{part.place}: tensor {name!r} is {list(given.shape)}, expected {list(wanted.shape)}.")
     if not bool((given - wanted).abs().max() <= CLOSE):
-        raise WeightsError(f"{part.file}: tensor {name!r} is not the filter of this layer's band.")
+        raise WeightsError(f"{part.place}: tensor {name!r} is not the filter of this layer's band.")
     part.leave(name.replace(".", r"\."))
 
 
@@ -142,38 +141,29 @@ def _same(given: Tree, wanted: object) -> bool:
 
 
 def _arguments(
-    file: str, path: str, module: Instance, known: Mapping[str, tuple[str, object]], ignored: set[str]
+    place: str, path: str, module: Instance, known: Mapping[str, tuple[str, object]], ignored: set[str]
 ) -> dict[str, object]:
     """Return the settings that a module was made with, upstream's default where it was not told."""
     given = module.state.get("_init_kwargs") or {}
     if not isinstance(given, dict) or module.state.get("_init_args"):
-        raise WeightsError(f"{file}: the arguments of {path} are unreadable: the file is altered.")
+        raise WeightsError(f"{place}: the arguments of {path} are unreadable: the file is altered.")
     for name in given:
         if name not in known and name not in ignored:
-            raise WeightsError(f"{file}: {path} was made with {name!r:.60}, which is not supported.")
+            raise WeightsError(f"{place}: {path} was made with {name!r:.60}, which is not supported.")
     return {ours: given.get(theirs, default) for theirs, (ours, default) in known.items()}
 
 
-def _attribute(file: str, module: Instance, name: str) -> Tree:
+def _attribute(place: str, module: Instance, name: str) -> Tree:
     if name not in module.state:
-        raise WeightsError(f"{file}: {name} is missing: the file is incomplete or of another format.")
+        raise WeightsError(f"{place}: {name} is missing: the file is incomplete or of another format.")
     return module.state[name]
 
 
-def _child(file: str, module: Instance, name: str) -> Instance:
+def _child(place: str, module: Instance, name: str) -> Instance:
     child = (module.state.get("_modules") or {}).get(name)
     if not isinstance(child, Instance):
-        raise WeightsError(f"{file}: module {name!r} is missing: the file is incomplete or of another variant.")
+        raise WeightsError(f"{place}: module {name!r} is missing: the file is incomplete or of another variant.")
     return child
-
-
-def _validated(file: str, settings: dict[str, object]) -> StyleGAN3Config:
-    try:
-        return StyleGAN3Config.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(each) for each in first["loc"])
-        raise WeightsError(f"{file}: its configuration has {place or 'a fault'}: {first['msg']}.") from error
 
 
 # The format.
@@ -207,31 +197,17 @@ def read(source: Source) -> Converted:
     for name in tree if isinstance(tree, dict) else ():
         if name not in {*NETWORKS, *LEFT_OUT} and isinstance(tree[name], Instance | Tensor):
             raise WeightsError(f"{file}: {name!r:.60} is unknown: the file is of a variant that is not supported.")
-    made = dict(_generators(file, found))
-    settings: dict[str, object] = {}
-    for name, (own, _) in made.items():
-        if settings and own != settings:
-            raise WeightsError(f"{file}: G and {name} are of different configurations: these are not of one model.")
-        settings = own
-    parts = [part for _, part in made.values()]
+    drawing = {name: generator(file, found[name], into, name) for name, into in generators_among(found).items()}
+    settings = next(iter(drawing.values()))[0]
+    if any(other != settings for other, _ in drawing.values()):
+        raise WeightsError(f"{file}: G and G_ema are of different configurations: {STRANGERS}.")
+    parts = [part for _, part in drawing.values()]
     if "D" in found:
-        judging, part = discriminator(file, found["D"])
-        for name in SHARED:
-            if judging[name] != settings[name]:
-                raise WeightsError(
-                    f"{file}: {name} is {settings[name]!r:.60} for the generator, {judging[name]!r:.60} for the "
-                    "discriminator: these are not networks of one model."
-                )
+        judging, part = discriminator(file, found["D"], within="D")
+        check_shared(file, settings, judging)
         settings = {**judging, **settings}
         parts.append(part)
     return Converted("stylegan3", settings, parts)
-
-
-def _generators(file: str, found: Mapping[str, Instance]) -> Iterator[tuple[str, tuple[dict[str, object], Part]]]:
-    averaged = "averages.generator" if {"G", "G_ema"} <= set(found) else "generator"
-    for name in ("G", "G_ema"):
-        if name in found:
-            yield name, generator(file, found[name], averaged if name == "G_ema" else "generator")
 
 
 FORMAT = Format(

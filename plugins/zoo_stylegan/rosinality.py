@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import re
 
-import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
 from zoo.formats.contract import Converted, Format, Part, Source, Tree, state_dict
-from zoo_stylegan.measuring import agreed, channel_settings, mean_style, size, taps
+from zoo_stylegan.measuring import Made, channel_settings, generators_among, joined, mean_style, taps
 
 NETWORKS = ("g", "g_ema", "d")
 LEFT_OUT = {"g_optim", "d_optim", "args", "ada_aug_p"}
@@ -24,13 +23,13 @@ MARK = "conv1.conv.modulation.weight"           # a tensor that every generator 
 JUDGING_MARK = "final_linear.0.weight"          # and one of every discriminator
 
 
-def generator(file: str, tensors: dict[str, Tensor], into: str) -> tuple[dict[str, object], Part]:
+def generator(file: str, tensors: dict[str, Tensor], into: str, within: str) -> Made:
     """Return the settings and the tensors of a generator, without the average style."""
-    part = Part(file, tensors, into)
+    part = Part(file, tensors, into, within)
     blocks = _count(part, r"to_rgbs\.(\d+)\.bias")
     layers = _count(part, r"style\.(\d+)\.weight", first=1)
     for i in range(layers):
-        _move_layer(part, f"style.{i + 1}", f"mapping.layers.{i}")
+        part.move_layer(f"style.{i + 1}", f"mapping.layers.{i}")
     part.move("input.input", "blocks.4x4.const", lambda tensor: _single(tensor)[0])
     _move_styled(part, "conv1", "blocks.4x4.conv1", 0)
     _move_to_image(part, "to_rgb1", "blocks.4x4.to_image")
@@ -41,13 +40,13 @@ def generator(file: str, tensors: dict[str, Tensor], into: str) -> tuple[dict[st
         _move_to_image(part, f"to_rgbs.{k}", f"{ours}.to_image")
     kernels = [f"convs.{2 * k}.conv.blur.kernel" for k in range(blocks)]
     kernels += [f"to_rgbs.{k}.upsample.kernel" for k in range(blocks)]
-    widths = [size(part, "input.input", 1), *(size(part, f"convs.{2 * k + 1}.conv.weight", 1) for k in range(blocks))]
+    widths = [part.size("input.input", 1), *(part.size(f"convs.{2 * k + 1}.conv.weight", 1) for k in range(blocks))]
     settings: dict[str, object] = {
         "resolution": 4 << blocks,
-        "channels": size(part, "to_rgb1.bias", 1),
+        "channels": part.size("to_rgb1.bias", 1),
         "num_classes": 0,
-        "latent": size(part, "style.1.weight", 1),
-        "w": size(part, f"style.{layers}.weight"),
+        "latent": part.size("style.1.weight", 1),
+        "w": part.size(f"style.{layers}.weight"),
         "mapping_layers": layers,
         "mapping_rate": RATE,
         "synthesis_architecture": "skip",
@@ -58,9 +57,9 @@ def generator(file: str, tensors: dict[str, Tensor], into: str) -> tuple[dict[st
     return settings, part.close()
 
 
-def discriminator(file: str, tensors: dict[str, Tensor]) -> tuple[dict[str, object], Part]:
+def discriminator(file: str, tensors: dict[str, Tensor], within: str) -> Made:
     """Return the settings and the tensors of a discriminator."""
-    part = Part(file, tensors, "discriminator")
+    part = Part(file, tensors, "discriminator", within)
     blocks = _count(part, r"convs\.(\d+)\.conv1\.0\.weight", first=1)
     part.move("convs.0.0.weight", "from_image.weight")
     part.move("convs.0.1.bias", "from_image.bias")
@@ -76,17 +75,17 @@ def discriminator(file: str, tensors: dict[str, Tensor]) -> tuple[dict[str, obje
             part.move(f"{theirs}.{name}", f"blocks.{at}x{at}.{to}")
     part.move("final_conv.0.weight", "conv.weight")
     part.move("final_conv.1.bias", "conv.bias")
-    _move_layer(part, "final_linear.0", "dense")
-    _move_layer(part, "final_linear.1", "head")
+    part.move_layer("final_linear.0", "dense")
+    part.move_layer("final_linear.1", "head")
     kernels = [f"convs.{k + 1}.{name}.0.kernel" for k in range(blocks) for name in ("conv2", "skip")]
-    width = size(part, "final_conv.0.weight")
-    widths = [width, *(size(part, f"convs.{k}.conv1.0.weight") for k in range(blocks, 0, -1))]
+    width = part.size("final_conv.0.weight")
+    widths = [width, *(part.size(f"convs.{k}.conv1.0.weight") for k in range(blocks, 0, -1))]
     settings: dict[str, object] = {
         "resolution": 4 << blocks,
-        "channels": size(part, "convs.0.0.weight", 1),
+        "channels": part.size("convs.0.0.weight", 1),
         "num_classes": 0,
         "resample_filter": taps(part, kernels),
-        "stddev_channels": size(part, "final_conv.0.weight", 1) - width,
+        "stddev_channels": part.size("final_conv.0.weight", 1) - width,
         **channel_settings(widths, "discriminator_"),
     }
     part.leave(r".*\.kernel")
@@ -98,7 +97,7 @@ def _count(part: Part, pattern: str, first: int = 0) -> int:
     numbers = [int(match[1]) for name in part if (match := re.fullmatch(pattern, name)) and len(match[1]) < 3]
     count = max(numbers, default=first - 1) + 1 - first
     if count < 1:
-        raise WeightsError(f"{part.file}: no tensor is named {pattern}: the file is incomplete or of another format.")
+        raise WeightsError(f"{part.place}: no tensor is named {pattern}: the file is incomplete or of another format.")
     return count
 
 
@@ -108,14 +107,9 @@ def _single(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _move_layer(part: Part, theirs: str, ours: str) -> None:
-    part.move(f"{theirs}.weight", f"{ours}.weight")
-    part.move(f"{theirs}.bias", f"{ours}.bias")
-
-
 def _move_modulated(part: Part, theirs: str, ours: str) -> None:
     part.move(f"{theirs}.weight", f"{ours}.weight", lambda tensor: _single(tensor)[0])
-    _move_layer(part, f"{theirs}.modulation", f"{ours}.affine")
+    part.move_layer(f"{theirs}.modulation", f"{ours}.affine")
 
 
 def _move_styled(part: Part, theirs: str, ours: str, noise: int) -> None:
@@ -153,31 +147,22 @@ def read(source: Source) -> Converted:
     unknown = [name for name in tree if name not in {*found, *LEFT_OUT, "latent_avg"}] if wrapped else []
     if unknown:
         raise WeightsError(f"{file}: {unknown[0]!r:.60} is unknown: the file is of a variant that is not supported.")
-    averaged = "averages.generator" if {"g", "g_ema"} <= set(found) else "generator"
-    labels = {name: f"{file}, {name}" if wrapped else file for name in found}      # which network, for messages
-    made = [
-        generator(labels[name], found[name], averaged if name == "g_ema" else "generator")
-        for name in ("g", "g_ema") if name in found
-    ]  # fmt: skip
-    settings = made[-1][0] if made else {}
-    if any(other != settings for other, _ in made):
-        raise WeightsError(f"{file}: g and g_ema are of different sizes: these are not networks of one model.")
-    parts = [part for _, part in made]
+    within = {name: name if wrapped else "" for name in found}
+    drawing = {
+        name: generator(file, found[name], into, within[name]) for name, into in generators_among(found).items()
+    }
+    parts = [part for _, part in drawing.values()]
     for part in parts:
         part.fill("w_average", _average(file, tree.get("latent_avg"), parts[-1]))
-    judging: dict[str, object] = {}
-    if "d" in found:
-        judging, part = discriminator(labels["d"], found["d"])
-        parts.append(part)
-    return Converted("stylegan", agreed(file, settings, judging), parts, {"path_length": torch.zeros(())})
+    return joined(file, drawing, discriminator(file, found["d"], within["d"]) if "d" in found else None)
 
 
 def _average(file: str, given: Tree, part: Part) -> Tensor:
     """Return the average style: the file's, or where it has none the mean of many styles of the averaged generator."""
     layers = _count(part, r"style\.(\d+)\.weight", first=1)
-    w = size(part, f"style.{layers}.weight")
+    w = part.size(f"style.{layers}.weight")
     if given is None:
-        return mean_style(part, size(part, "style.1.weight", 1), w, layers, RATE)
+        return mean_style(part, part.size("style.1.weight", 1), w, layers, RATE)
     if not isinstance(given, Tensor) or given.numel() != w:
         raise WeightsError(f"{file}: 'latent_avg' is no tensor of {w} numbers, one for each of a style.")
     return given.reshape(-1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo.errors import WeightsError
 from zoo.formats.contract import Converted, Format, Instance, Part, Source, Tree
 from zoo_stylegan.config import BINOMIAL
-from zoo_stylegan.measuring import agreed, channel_settings, size
+from zoo_stylegan.measuring import Made, channel_settings, generators_among, joined
 from zoo_stylegan.published import NVIDIA
 
 KIND = "dnnlib.tflib.network.Network"
@@ -47,14 +47,15 @@ FREE = {
 }  # fmt: skip
 
 
-def generator(file: str, instance: Instance, into: str) -> tuple[dict[str, object], Part]:
+def generator(file: str, instance: Instance, into: str, within: str) -> Made:
     """Return the settings and the tensors of a generator."""
-    given, part = _arguments(file, instance), Part(file, _variables(file, instance), into)
-    sizes = _sizes(file, given)
+    place = f"{file}, {within}"
+    given, part = _arguments(place, instance), Part(file, _variables(place, instance), into, within)
+    sizes = _sizes(place, given)
     kind, classes = given.get("architecture", "skip"), given.get("label_size", 0)
     settings: dict[str, object] = {
         "num_classes": classes,
-        "channels": size(part, f"synthesis/{sizes[-1]}x{sizes[-1]}/ToRGB/weight", 3),
+        "channels": part.size(f"synthesis/{sizes[-1]}x{sizes[-1]}/ToRGB/weight", 3),
         **_move_mapping(part, given.get("mapping_layers", 8), classes, "mapping/", "Dense", "mapping_"),
         "mapping_rate": given.get("mapping_lrmul", 0.01),
         "resolution": sizes[-1],
@@ -62,8 +63,8 @@ def generator(file: str, instance: Instance, into: str) -> tuple[dict[str, objec
         "conv_clamp": given.get("conv_clamp"),
         "resample_filter": _taps(given),
     }
-    inputs = size(part, "mapping/Dense0/weight")
-    settings["latent"] = inputs - (size(part, "mapping/LabelEmbed/bias") if classes else 0)
+    inputs = part.size("mapping/Dense0/weight")
+    settings["latent"] = inputs - (part.size("mapping/LabelEmbed/bias") if classes else 0)
     part.move("synthesis/4x4/Const/const", "blocks.4x4.const", _without_batch)
     noises = iter(range(2 * len(sizes)))
     for at in sizes:
@@ -78,14 +79,15 @@ def generator(file: str, instance: Instance, into: str) -> tuple[dict[str, objec
             _move_modulated(part, f"{theirs}/ToRGB", f"{ours}.to_image")
     part.move("dlatent_avg", "w_average")
     part.leave("lod")
-    widths = [size(part, f"synthesis/{at}x{at}/{'Conv' if at == 4 else 'Conv1'}/weight", 3) for at in sizes]
+    widths = [part.size(f"synthesis/{at}x{at}/{'Conv' if at == 4 else 'Conv1'}/weight", 3) for at in sizes]
     return settings | channel_settings(widths, hint=_hint(given)), part.close()
 
 
-def discriminator(file: str, instance: Instance) -> tuple[dict[str, object], Part]:
+def discriminator(file: str, instance: Instance, within: str = "D") -> Made:
     """Return the settings and the tensors of a discriminator."""
-    given, part = _arguments(file, instance), Part(file, _variables(file, instance), "discriminator")
-    sizes = _sizes(file, given)
+    place = f"{file}, {within}"
+    given, part = _arguments(place, instance), Part(file, _variables(place, instance), "discriminator", within)
+    sizes = _sizes(place, given)
     kind, classes = given.get("architecture", "resnet"), given.get("label_size", 0)
     # Without the argument, stylegan2 ("D_stylegan2") takes groups of 4 and stylegan2-ada ("D_main") the whole batch.
     usual = 4 if instance.state.get("build_func_name") == "D_stylegan2" else None
@@ -102,16 +104,16 @@ def discriminator(file: str, instance: Instance) -> tuple[dict[str, object], Par
     _move_conv(part, "4x4/Conv", "conv")
     _move_dense(part, "4x4/Dense0", "dense")
     _move_dense(part, "Output", "head")
-    widths = [size(part, "4x4/Conv/weight", 3), *(size(part, f"{at}x{at}/Conv0/weight", 3) for at in sizes[1:])]
+    widths = [part.size("4x4/Conv/weight", 3), *(part.size(f"{at}x{at}/Conv0/weight", 3) for at in sizes[1:])]
     settings: dict[str, object] = {
         "num_classes": classes,
-        "channels": size(part, f"{sizes[-1]}x{sizes[-1]}/FromRGB/weight", 2),
+        "channels": part.size(f"{sizes[-1]}x{sizes[-1]}/FromRGB/weight", 2),
         "resolution": sizes[-1],
         "discriminator_architecture": kind,
         "discriminator_clamp": given.get("conv_clamp") or 0.0,
         "resample_filter": _taps(given),
         "stddev_group": given.get("mbstd_group_size", usual) or None,
-        "stddev_channels": size(part, "4x4/Conv/weight", 2) - size(part, "8x8/Conv1_down/weight", 3),
+        "stddev_channels": part.size("4x4/Conv/weight", 2) - part.size("8x8/Conv1_down/weight", 3),
         **channel_settings(widths, "discriminator_", _hint(given)),
     }
     if classes:
@@ -171,35 +173,35 @@ def _move_noise(part: Part, theirs: str, ours: str, noise: int | None, at: int) 
 def _move_mapping(part: Part, layers: int, classes: int, prefix: str, name: str, setting: str) -> dict[str, object]:
     """Move a mapping network; return its number of layers and their width, and the sizes "embed" and "w"."""
     if not isinstance(layers, int) or not 0 <= layers <= 32:
-        raise WeightsError(f"{part.file}: mapping_layers is {layers!r:.60}: expected a number from 0 to 32.")
+        raise WeightsError(f"{part.place}: mapping_layers is {layers!r:.60}: expected a number from 0 to 32.")
     found: dict[str, object] = {f"{setting}layers": layers}
     if classes:
         _move_dense(part, f"{prefix}LabelEmbed", "mapping.embed")
-        found["embed"] = found["w"] = size(part, f"{prefix}LabelEmbed/bias")
+        found["embed"] = found["w"] = part.size(f"{prefix}LabelEmbed/bias")
     for i in range(layers):
         _move_dense(part, f"{prefix}{name}{i}", f"mapping.layers.{i}")
-        found["w"] = size(part, f"{prefix}{name}{i}/bias")
+        found["w"] = part.size(f"{prefix}{name}{i}/bias")
     if layers > 1:
-        found[f"{setting}width"] = size(part, f"{prefix}{name}0/bias")
+        found[f"{setting}width"] = part.size(f"{prefix}{name}0/bias")
     return found
 
 
 # What a Network keeps.
 
 
-def _variables(file: str, instance: Instance, prefix: str = "") -> dict[str, Tensor]:
+def _variables(place: str, instance: Instance, prefix: str = "") -> dict[str, Tensor]:
     """Return the arrays of a network and of those within it, under names such as ``synthesis/4x4/Conv/weight``."""
     found = {}
     for pair in instance.state.get("variables") or ():
         if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[1], Tensor | float | int):
-            raise WeightsError(f"{file}: variable {pair!r:.80} is no pair of a name and an array.")
+            raise WeightsError(f"{place}: variable {pair!r:.80} is no pair of a name and an array.")
         found[f"{prefix}{pair[0]}"] = torch.as_tensor(pair[1], dtype=torch.float32)      # a scalar comes as a number
     for name, inner in (instance.state.get("components") or {}).items():
-        found |= _variables(file, inner, f"{prefix}{name}/")
+        found |= _variables(place, inner, f"{prefix}{name}/")
     return found
 
 
-def _arguments(file: str, instance: Instance) -> Mapping[str, Tree]:
+def _arguments(place: str, instance: Instance) -> Mapping[str, Tree]:
     """Return the arguments that the network was built with.
 
     Raises:
@@ -208,17 +210,17 @@ def _arguments(file: str, instance: Instance) -> Mapping[str, Tree]:
     given: Mapping[str, Tree] = instance.state.get("static_kwargs") or {}
     for name, value in given.items():
         if name in FIXED and value not in FIXED[name]:
-            raise WeightsError(f"{file}: {name}={value!r:.60} is not supported; possible: {FIXED[name][0]!r}.")
+            raise WeightsError(f"{place}: {name}={value!r:.60} is not supported; possible: {FIXED[name][0]!r}.")
         if name not in FIXED and name not in FREE:
-            raise WeightsError(f"{file}: the argument {name!r:.60} is unknown: the file is of another variant.")
+            raise WeightsError(f"{place}: the argument {name!r:.60} is unknown: the file is of another variant.")
     return given
 
 
-def _sizes(file: str, given: Mapping[str, Tree]) -> list[int]:
+def _sizes(place: str, given: Mapping[str, Tree]) -> list[int]:
     """Return 4, 8, ..., the resolution."""
     resolution = given.get("resolution", 1024)
     if not isinstance(resolution, int) or not 8 <= resolution <= 2048 or resolution & (resolution - 1):
-        raise WeightsError(f"{file}: resolution is {resolution!r:.60}: expected a power of two from 8 to 2048.")
+        raise WeightsError(f"{place}: resolution is {resolution!r:.60}: expected a power of two from 8 to 2048.")
     return [4 << i for i in range(resolution.bit_length() - 2)]
 
 
@@ -253,18 +255,11 @@ def read(source: Source) -> Converted:
     file, tree = source.only()
     found = _networks(tree)
     if len(found) == 3:
-        drawing = [("G", "generator", found[0]), ("Gs", "averages.generator", found[2])]
-        judging = found[1:2]
+        networks = dict(zip(("G", "D", "Gs"), found, strict=True))
     else:
-        drawing = [("G", "generator", each) for each in found if each.state.get("components")]
-        judging = [each for each in found if not each.state.get("components")]
-    made = [generator(f"{file}, {name}", each, into) for name, into, each in drawing]
-    judges = [discriminator(f"{file}, D", each) for each in judging]
-    if any(settings != made[0][0] for settings, _ in made):
-        raise WeightsError(f"{file}: the two generators are of different sizes: these are not networks of one model.")
-    config = agreed(file, made[0][0] if made else {}, judges[0][0] if judges else {})
-    parts = [part for _, part in (*made, *judges)]
-    return Converted("stylegan", config, parts, {"path_length": torch.zeros(())})
+        networks = {"G" if each.state.get("components") else "D": each for each in found}
+    drawing = {name: generator(file, networks[name], into, name) for name, into in generators_among(networks).items()}
+    return joined(file, drawing, discriminator(file, networks["D"]) if "D" in networks else None)
 
 
 FORMAT = Format(

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo.formats.contract import Converted, Format, Part, Source
+from zoo.formats.contract import Converted, Format, Part, Source, checked
 from zoo_vae.kl_config import KLConfig
 from zoo_vae.kl_names import DIFFUSERS, DIFFUSERS_2022, Spelling, moved, sizes
-from zoo_vae.upstream import checked, config_of, only, tensors_of
+from zoo_vae.upstream import config_of, only, tensors_of
 
 CLASS = "AutoencoderKL"
 OLD = (".query.", ".key.", ".value.", ".proj_attn.")      # in the names of 2022, of attention alone

@@ -13,11 +13,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo.formats.contract import Converted, Format, Part, Source
+from zoo.formats.contract import Converted, Format, Part, Source, checked
 from zoo_vae.diffusers import scales_of
 from zoo_vae.kl_config import KLConfig
 from zoo_vae.kl_names import LATENT_DIFFUSION, moved, sizes
-from zoo_vae.upstream import checked, config_of, tensors_of
+from zoo_vae.upstream import config_of, tensors_of
 
 INSIDE = "first_stage_model."              # where a whole model keeps its autoencoder; the rest of it is left out
 LOSS = re.compile(r"(first_stage_model\.)?loss\..*")      # of the training: discriminator, perceptual network

@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo.formats.contract import Converted, Format, Part, Source
+from zoo.formats.contract import Converted, Format, Part, Source, checked
 from zoo_vae.tiny import TinyConfig
 from zoo_vae.tiny_layers import Row, move, sizes
-from zoo_vae.upstream import checked, config_of, only, tensors_of
+from zoo_vae.upstream import config_of, only, tensors_of
 
 CLASS = "AutoencoderTiny"
 LAYER = re.compile(r"(encoder|decoder)\.layers\.")

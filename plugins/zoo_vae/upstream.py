@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from zoo.errors import WeightsError
 from zoo.formats.contract import Source, Tree, state_dict
 
-Config = TypeVar("Config", bound=BaseModel)
 WRAPPERS = ("state_dict", "model", "model_state_dict")      # what training scripts keep the tensors under
 
 
@@ -37,21 +35,6 @@ def config_of(source: Source, kind: str) -> Mapping[str, Any] | None:
         if said is not None:
             raise WeightsError(f"{name} describes a {str(said)[:60]}: this reader takes {kind}.")
     return None
-
-
-def checked(kind: type[Config], settings: Mapping[str, object], file: str) -> Config:
-    """Return settings that came with a file as our configuration.
-
-    Raises:
-        WeightsError: naming the first that is impossible.
-    """
-    try:
-        return kind(**dict[str, Any](settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        what = f"{place}={str(first['input'])[:60]}: " if place else ""
-        raise WeightsError(f"{file}: {what}{first['msg'].removeprefix('Value error, ')}.") from error
 
 
 def only(config: Mapping[str, Any], name: str, possible: tuple[object, ...]) -> None:

@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from zoo.errors import WeightsError
@@ -21,6 +22,7 @@ from zoo.errors import WeightsError
 # What a file holds: dict, list, str, int, float, bool, None, torch.Tensor and Instance, nested. Sets and tuples come
 # as lists; OrderedDict, argparse.Namespace and dnnlib's EasyDict as dict; numpy arrays as Tensor, scalars as numbers.
 Tree = Any
+Config = TypeVar("Config", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,15 @@ class Part:
     """One network's share of a conversion: moves tensors from a file's names to ours and notices what is left over.
 
     Args:
-        file: the file's name, for messages.
+        file: the file's name.
         tensors: the network's tensors under the file's names.
         into: where they go: "generator", "averages.generator", ...
+        within: what a file of several networks calls this one, for messages.
     """
 
-    def __init__(self, file: str, tensors: Mapping[str, Tensor], into: str):
+    def __init__(self, file: str, tensors: Mapping[str, Tensor], into: str, within: str = ""):
         self.file, self.into = file, into
+        self.place = f"{file}, {within}" if within else file      # what messages begin with
         self.source = dict(tensors)
         self.tensors: dict[str, Tensor] = {}        # our full name -> tensor
         self.names: dict[str, str] = {}             # our full name -> its name in the file
@@ -73,16 +77,44 @@ class Part:
     def __iter__(self) -> Iterator[str]:
         return iter(self.source)
 
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.source:
+            raise WeightsError(
+                f"{self.place}: tensor {name!r} is missing: the file is incomplete or of another format."
+            )
+        return self.source[name]
+
     def peek(self, name: str) -> Tensor:
         """Return a tensor, to read a size or a value from, without using it up.
 
         Raises:
             WeightsError: the file lacks it.
         """
-        if name not in self.source:
-            raise WeightsError(f"{self.file}: tensor {name!r} is missing: the file is incomplete or of another format.")
+        tensor = self[name]
         self.measured[name] = None
-        return self.source[name]
+        return tensor
+
+    def shape(self, name: str, axes: int) -> tuple[int, ...]:
+        """Return a tensor's lengths along so many axes, to read sizes from.
+
+        Raises:
+            WeightsError: the file lacks it, or it has another number of axes, or is empty.
+        """
+        found = tuple(self.peek(name).shape)
+        if len(found) != axes or 0 in found:
+            raise self._misshapen(name)
+        return found
+
+    def size(self, name: str, axis: int = 0) -> int:
+        """Return a tensor's length along one axis.
+
+        Raises:
+            WeightsError: the file lacks it, or it has fewer axes, or is empty there.
+        """
+        found = self.peek(name).shape
+        if axis >= len(found) or not found[axis]:
+            raise self._misshapen(name)
+        return found[axis]
 
     def move(self, name: str, to: str, change: Callable[[Tensor], Tensor] | None = None) -> None:
         """Take the tensor `name` of the file as our `to` (without the network's name), changed by `change`.
@@ -90,15 +122,21 @@ class Part:
         Raises:
             WeightsError: the file lacks it, or its shape cannot be changed so.
         """
-        if name not in self.source:
-            raise WeightsError(f"{self.file}: tensor {name!r} is missing: the file is incomplete or of another format.")
-        tensor = self.source[name]
+        tensor = self[name]
         try:
             self._put(to, tensor if change is None else change(tensor), name)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            shape = list(tensor.shape)
-            raise WeightsError(f"{self.file}: tensor {name!r} has the unexpected shape {shape}.") from error
+            raise self._misshapen(name) from error
         self._left.pop(name, None)
+
+    def move_layer(self, name: str, to: str, *, bias: bool = True) -> None:
+        """Take a layer's weight and bias as they are.
+
+        Raises:
+            WeightsError: the file lacks one.
+        """
+        for each in ("weight", "bias") if bias else ("weight",):
+            self.move(f"{name}.{each}", f"{to}.{each}")
 
     def fill(self, to: str, tensor: Tensor) -> None:
         """Give our `to` a value that the file does not hold, such as a bias of zeros."""
@@ -118,10 +156,13 @@ class Part:
         if self._left:
             first = next(iter(self._left))
             raise WeightsError(
-                f"{self.file}: tensor {first!r} is unknown ({len(self._left)} such): the file is altered or of a "
+                f"{self.place}: tensor {first!r} is unknown ({len(self._left)} such): the file is altered or of a "
                 "variant that is not supported."
             )
         return self
+
+    def _misshapen(self, name: str) -> WeightsError:
+        return WeightsError(f"{self.place}: tensor {name!r} has the unexpected shape {list(self.source[name].shape)}.")
 
     def _put(self, to: str, tensor: Tensor, name: str) -> None:
         full = f"{self.into}.{to}"
@@ -160,19 +201,42 @@ def state_dict(tree: Tree) -> dict[str, Tensor] | None:
     return tree if flat else None
 
 
+def checked(kind: type[Config], settings: Mapping[str, object], place: str) -> Config:
+    """Return settings that came with a file as a configuration.
+
+    Args:
+        place: the file, for the message.
+
+    Raises:
+        WeightsError: naming the first that is impossible.
+    """
+    try:
+        return kind.model_validate(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting = ".".join(str(part) for part in first["loc"])
+        what = f"{setting}={str(first['input'])[:60]}: " if setting else ""
+        raise WeightsError(f"{place}: {what}{first['msg'].removeprefix('Value error, ')}.") from error
+
+
 def network(instance: Instance) -> dict[str, Tensor]:
     """Return the state dict of a pickled torch module: its and its children's parameters and persistent buffers."""
     found: dict[str, Tensor] = {}
     stack = [("", instance)]
     while stack:
         prefix, module = stack.pop()
-        state = module.state
-        passing = set(state.get("_non_persistent_buffers_set") or ())
+        passing = module.state.get("_non_persistent_buffers_set")
+        left_out = [name for name in passing if isinstance(name, str)] if isinstance(passing, list) else []
         for kind in ("_parameters", "_buffers"):
-            for name, value in (state.get(kind) or {}).items():
-                if isinstance(value, Tensor) and not (kind == "_buffers" and name in passing):
+            for name, value in held(module, kind).items():
+                if isinstance(value, Tensor) and not (kind == "_buffers" and name in left_out):
                     found[f"{prefix}{name}"] = value
-        for name, child in (state.get("_modules") or {}).items():
-            if isinstance(child, Instance):
-                stack.append((f"{prefix}{name}.", child))
+        children = held(module, "_modules").items()
+        stack += [(f"{prefix}{name}.", child) for name, child in children if isinstance(child, Instance)]
     return found
+
+
+def held(module: Instance, kind: str) -> Mapping[str, Tree]:
+    """Return what a pickled torch module has under "_parameters", "_buffers" or "_modules"; {} if it is no dict."""
+    inside = module.state.get(kind)
+    return inside if isinstance(inside, dict) else {}

@@ -130,11 +130,7 @@ class Network:
         Raises:
             WeightsError: the file lacks it, it has too few axes, or it is empty.
         """
-        name = f"{layer}.weight" if plain else self.weight(layer)
-        shape = self.part.peek(name).shape
-        if axis >= len(shape) or not shape[axis]:
-            raise WeightsError(f"{self.file}: tensor {name!r} has the unexpected shape {list(shape)}.")
-        return shape[axis]
+        return self.part.size(f"{layer}.weight" if plain else self.weight(layer), axis)
 
     def places(self) -> list[int]:
         """Return the numbers of blocks, which stand in ``blocks.NUMBER.0``, from 0 on.
