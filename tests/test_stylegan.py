@@ -191,6 +191,11 @@ def test_psi_pulls_styles_and_cutoff_limits_it_to_the_first_layers(trained):
         assert torch.allclose(found, expected, atol=1e-5), cutoff
 
 
+def test_styles_beyond_the_cutoff_stay_to_the_bit(trained):
+    z = randn(3, 16, dtype=torch.float32)
+    assert torch.equal(trained.styles(z, psi=0.3, cutoff=2)[:, 2:], trained.styles(z)[:, 2:])
+
+
 def test_noise_is_fresh_or_stored_or_none(trained):
     z = randn(1, 16, dtype=torch.float32).expand(2, -1)
 
@@ -229,6 +234,16 @@ def test_mixed_styles_draw_with_each_of_them(trained):
     expected = generator.synthesis(mixed, generator.constant_noise()).detach()
     assert torch.allclose(trained.synthesise(mixed, noise="const", clamp=False), expected, atol=1e-6)
     assert not torch.allclose(trained.synthesise(one, noise="const", clamp=False), expected, atol=1e-3)
+
+
+def test_large_images_are_synthesised_fewer_at_once(tiny):
+    model = tiny("stylegan", resolution=512, channel_base=512, channel_max=1)
+    at_once: list[int] = []
+    last = model.generator.blocks["512x512"]
+    last.register_forward_hook(lambda block, inputs, output: at_once.append(len(output[0])))
+    model.synthesise(model.styles(randn(17, 16, dtype=torch.float32)))
+    model.sample(17, seed=0)
+    assert at_once == [16, 1, 16, 1]
 
 
 def test_gradients_reach_styles_that_ask_for_them(trained):
@@ -385,6 +400,14 @@ def test_labels_steer_images_and_logits(tiny):
     logits = model.logits(same, [0, 1, 2])
     assert logits.shape == (3, 1)
     assert float(logits.std()) > 1e-4
+
+
+def test_a_discriminator_that_came_alone_takes_classes(tiny, tmp_path):
+    alone = tiny("stylegan").without(["generator"])
+    model = zoo.load(f"dir:{zoo.save(alone, tmp_path / 'alone')}", adapt=True, num_classes=2)
+    images = randn(2, model.config.channels, model.config.resolution, model.config.resolution, dtype=torch.float32)
+    assert model.absent == ("generator",)
+    assert model.logits(images, [0, 1]).shape == (2, 1)
 
 
 def test_the_discriminator_has_sizes_of_its_own(tiny):

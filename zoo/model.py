@@ -143,7 +143,7 @@ class Model(nn.Module):
         if labels is None and self.config.num_classes:
             labels = noise.integers(self.config.num_classes, n)
         rows = self.onehot(labels, n)
-        at_once = max(1, int(SAMPLE_BATCH * min(1.0, (SAMPLE_PIXELS / self.config.resolution) ** 2)))
+        at_once = self.at_once
         was_training = self.training
         self.eval()
         try:
@@ -272,6 +272,11 @@ class Model(nn.Module):
     @property
     def _name(self) -> str:
         return self.architecture or type(self).__name__
+
+    @property
+    def at_once(self) -> int:
+        """How many images are generated at once."""
+        return max(1, int(SAMPLE_BATCH * min(1.0, (SAMPLE_PIXELS / self.config.resolution) ** 2)))
 
     @property
     def device(self) -> torch.device:

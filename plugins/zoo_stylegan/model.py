@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ConfigError
-from zoo.model import SAMPLE_BATCH, Model
+from zoo.model import Model
 from zoo.noise import Noise, key
 from zoo.recipe import Recipe
 from zoo_stylegan.config import StyleGANConfig
@@ -95,7 +95,7 @@ class StyleGAN(Model):
         if seed is not None and not isinstance(seed, int):
             raise ConfigError(f"seed={str(seed)[:60]!r}: give an integer, or None for a new one each time.")
         chosen = int(torch.randint(2**62, ())) if seed is None else seed
-        parts = torch.split(styles.to(self.device, torch.float32), SAMPLE_BATCH)
+        parts = torch.split(styles.to(self.device, torch.float32), self.at_once)
         with torch.set_grad_enabled(torch.is_grad_enabled() and styles.requires_grad):
             images = torch.cat(
                 [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ConfigError
-from zoo.model import SAMPLE_BATCH, Model
+from zoo.model import Model
 from zoo.noise import Noise
 from zoo.recipe import Recipe
 from zoo_stylegan.alias_free.config import StyleGAN3Config
@@ -100,7 +100,7 @@ class StyleGAN3(Model):
             clamp: False returns the network's raw output.
         """
         generator, transform = self._averaged_generator(), placed(translate, rotate).to(self.device)
-        parts = torch.split(self._checked(styles), SAMPLE_BATCH)
+        parts = torch.split(self._checked(styles), self.at_once)
         with torch.set_grad_enabled(torch.is_grad_enabled() and styles.requires_grad):
             images = torch.cat([generator.synthesis(part, transform) for part in parts]).float()
         return images.clamp(-1, 1) if clamp else images
