@@ -48,9 +48,8 @@ class R3GANConfig(ModelConfig):
 
     def groups_at(self, resolution: int) -> int:
         """Return the groups of that stage's 3x3 convolutions."""
-        return self.channels_at(resolution) * self.expansion // min(
-            self.group_width, self.channels_at(resolution) * self.expansion
-        )
+        inside = self.channels_at(resolution) * self.expansion
+        return inside // min(self.group_width, inside)
 
     @property
     def penalty(self) -> tuple[float, float]:

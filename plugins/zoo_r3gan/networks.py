@@ -70,29 +70,26 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """What happens at one resolution: its blocks, and the way to or from the next smaller one."""
+    """What happens at one resolution: its blocks, and between it and the next smaller one a fit of their channels."""
 
-    def __init__(self, config: R3GANConfig, resolution: int):
+    def __init__(self, config: R3GANConfig, resolution: int, *, up: bool):
         super().__init__()
         channels, smaller = config.channels_at(resolution), config.channels_at(max(4, resolution // 2))
         depth, groups = config.blocks * len(config.stages), config.groups_at(resolution)
         self.blocks = nn.Sequential(*(Block(channels, config.expansion, groups, depth) for _ in range(config.blocks)))
+        a, b = (smaller, channels) if up else (channels, smaller)
+        self.fit = nn.Identity() if a == b else scaled(nn.Conv2d(a, b, 1, bias=False))
         self.smallest = resolution == 4
-        self.channels, self.smaller = channels, smaller
 
 
 class Up(Stage):
     """A stage of the generator: widths are fitted, the image doubled, then come the blocks."""
 
     def __init__(self, config: R3GANConfig, resolution: int):
-        super().__init__(config, resolution)
-        if self.smaller != self.channels:
-            self.fit = scaled(nn.Conv2d(self.smaller, self.channels, 1, bias=False))
+        super().__init__(config, resolution, up=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.smallest:
-            x = upsample(self.fit(x) if self.smaller != self.channels else x)
-        out: Tensor = self.blocks(x)
+        out: Tensor = self.blocks(x if self.smallest else upsample(self.fit(x)))
         return out
 
 
@@ -100,16 +97,11 @@ class Down(Stage):
     """A stage of the discriminator: first the blocks, then the image is halved and widths are fitted."""
 
     def __init__(self, config: R3GANConfig, resolution: int):
-        super().__init__(config, resolution)
-        if self.smaller != self.channels:
-            self.fit = scaled(nn.Conv2d(self.channels, self.smaller, 1, bias=False))
+        super().__init__(config, resolution, up=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(x)
-        if not self.smallest:
-            x = downsample(x)
-            x = self.fit(x) if self.smaller != self.channels else x
-        return x
+        out: Tensor = self.blocks(x)
+        return out if self.smallest else self.fit(downsample(out))
 
 
 class Generator(nn.Module):

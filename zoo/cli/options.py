@@ -38,7 +38,8 @@ def with_critic(model: Model, kind: str | None) -> Model:
     import re
 
     from zoo.errors import ConfigError
-    from zoo.projected import LITE0, project
+    from zoo.backbones import LITE0
+    from zoo.projected import project
 
     if kind is None:
         return model
