@@ -37,8 +37,8 @@ def with_critic(model: Model, kind: str | None) -> Model:
     """
     import re
 
-    from zoo.errors import ConfigError
     from zoo.backbones import LITE0
+    from zoo.errors import ConfigError
     from zoo.projected import project
 
     if kind is None:
