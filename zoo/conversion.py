@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from zoo import registry
@@ -29,7 +28,13 @@ if TYPE_CHECKING:
 
 VERSION = 1                                    # of what conversion makes of a file; raised when that changes
 SIDE = "config.json"                           # read beside the weights
+MOST = 64                                      # files of a folder that are read to find those that belong together
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl")      # of weights; of one in two, the first is read
+OVERFLOWING = 1e18                             # squares of such values do not fit into float32
+SPECTRAL = ("u", "v", "_u", "_v")              # of spectral norm
+
+# What a reader may stumble over in an altered file, beside what it names itself.
+FAULTS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
 
 
 def convert(path: str | Path, *, format: str = "auto", **config: object) -> Model:
@@ -52,26 +57,21 @@ def convert(path: str | Path, *, format: str = "auto", **config: object) -> Mode
     chosen, source = _recognised(place, _formats(format))
     try:
         converted = chosen.read(source)
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
-        what = f"{type(error).__name__}: {error}".rstrip(": ")
+    except FAULTS as error:
+        what = f"{type(error).__name__}: {error}"[:200].rstrip(": ")
         raise WeightsError(f"{place.name}: not a whole {chosen.name} checkpoint ({what}).") from error
     model = _built(place.name, chosen, converted, config)
-    folder = place if place.is_dir() else place.parent
+    folder, used = place if place.is_dir() else place.parent, {part.file for part in converted.parts}
     model.origin = {
-        "name": place.name,
+        "name": printable(place.name),
         "source": {
             "format": chosen.name,
             "conversion": VERSION,
-            "files": {name: sha256(folder / name) for name in _used(source, converted)},
+            "files": {printable(name): sha256(folder / name) for name in sorted(used & set(source.files))},
         },
         **({"license": converted.license or chosen.license} if converted.license or chosen.license else {}),
     }
     return model
-
-
-def _used(source: Source, converted: Converted) -> list[str]:
-    """Return the files that the networks come from; a part may name the network after its file."""
-    return [name for name in sorted(source.files) if any(part.file.startswith(name) for part in converted.parts)]
 
 
 def format_names() -> list[str]:
@@ -100,9 +100,13 @@ def _place(path: object) -> Path:
     if not isinstance(path, str | Path) or "\0" in str(path):
         raise WeightsError(f"{str(path)[:80]!r} is no path: give a checkpoint file, or the folder of its files.")
     place = Path(path)
-    if not place.exists():
-        raise WeightsError(f"{place} does not exist: give a checkpoint file, or the folder of its files.")
-    return place.resolve() if place.name in ("", ".", "..") else place
+    try:
+        place.stat()
+        return place.resolve() if place.name in ("", ".", "..") else place
+    except FileNotFoundError as error:
+        raise WeightsError(f"{place} does not exist: give a checkpoint file, or the folder of its files.") from error
+    except OSError as error:      # a loop of links, a name too long, a folder that is another's
+        raise WeightsError(f"{place} cannot be opened ({error.strerror}).") from error
 
 
 def _formats(name: str) -> list[Format]:
@@ -124,7 +128,10 @@ def _recognised(place: Path, formats: list[Format]) -> tuple[Format, Source]:
     folder = place if place.is_dir() else place.parent
     configs = _configs(folder)
     wanted = {each.name: _names(folder, each) if place.is_dir() else [place.name] for each in formats}
-    contents, faults = _read(folder, sorted({name for names in wanted.values() for name in names}))
+    names = sorted({name for names in wanted.values() for name in names})
+    if len(names) > MOST:
+        raise WeightsError(f"{place} holds {len(names)} files with names of checkpoints: give the file itself.")
+    contents, faults = _read(folder, names)
     claims = []
     for each in formats:
         readable = {name: contents[name] for name in wanted[each.name] if name in contents}
@@ -152,9 +159,17 @@ def _read(folder: Path, names: list[str]) -> tuple[dict[str, Tree], list[Weights
 
 def _mine(source: Source, chosen: Format) -> Source | None:
     """Return the share of the files that a format knows: a folder may hold others under names like theirs."""
-    known = [name for name, tree in source.files.items() if chosen.recognise(replace(source, files={name: tree}))]
+    known = [name for name, tree in source.files.items() if _knows(chosen, replace(source, files={name: tree}))]
     mine = replace(source, files={name: source.files[name] for name in known})
-    return mine if known and chosen.recognise(mine) else None
+    return mine if known and _knows(chosen, mine) else None
+
+
+def _knows(chosen: Format, source: Source) -> bool:
+    """Return whether a format knows the files; what its reader stumbles over is none of its own."""
+    try:
+        return chosen.recognise(source)
+    except FAULTS:
+        return False
 
 
 def _configs(folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -165,7 +180,10 @@ def _configs(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 def _names(folder: Path, chosen: Format) -> list[str]:
     """Return the files of a folder that a format takes; one that lies there in two containers counts once."""
-    listed = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in SUFFIXES)
+    try:
+        listed = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise WeightsError(f"{folder} cannot be read ({error.strerror}).") from error
     taken = [name for name in listed if any(re.fullmatch(pattern, name) for pattern in chosen.files)]
     best: dict[str, str] = {}
     for name in sorted(taken, key=lambda name: SUFFIXES.index(Path(name).suffix)):
@@ -211,6 +229,11 @@ def _built(file: str, chosen: Format, converted: Converted, config: Mapping[str,
     return model
 
 
+def printable(name: str) -> str:
+    """Return a file's name as it can be shown and stored: other characters, such as a terminal's commands, as "?"."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
 def _head(name: str) -> str:
     return ".".join(name.split(".")[:2])
 
@@ -231,8 +254,16 @@ def _check(
             raise WeightsError(f"{said} is {need}{sizes}.")
         if tensor.is_floating_point() != wanted[name].is_floating_point():
             raise WeightsError(f"{said} holds {tensor.dtype}, expected {wanted[name].dtype}.")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{said} holds values that are not finite: the checkpoint is broken.")
+        if tensor.is_floating_point() and not bool((tensor.float().abs() < OVERFLOWING).all()):
+            raise WeightsError(f"{said} holds values that are not finite, or nearly so: the file is broken.")
+        if _is_divided_by(name, wanted) and not bool(_plain(tensor).any()):
+            raise WeightsError(f"{said} holds zeros alone, and evaluation divides by it: the file is broken.")
+
+
+def _is_divided_by(name: str, names: Collection[str]) -> bool:
+    """Return whether a tensor is a factor of a spectral norm: a vector beside a weight, or the weight beside one."""
+    layer, _, last = name.rpartition(".")
+    return last in ("weight", *SPECTRAL) and any(f"{layer}.{each}" in names for each in SPECTRAL)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
+import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,14 +28,20 @@ from zoo.plugin import Weights
 if TYPE_CHECKING:
     from zoo.model import Model
 
+DRAFT = ".draft-"                # how the folders begin that are being written
+DAY = 24 * 3600.0                # seconds
+_KEY = re.compile(r"[0-9a-f]{64}")
+
 
 def cached(name: str, entry: Weights, revision: str | None = None, cache_dir: str | Path | None = None) -> Path | None:
     """Return the folder of weights that were converted before, or None; makes no request and loads no torch."""
     place = home(cache_dir)
     note = _read(_note(name, revision or entry.revision, place))
-    folder = place / str(note.get("key"))
+    key = note.get("key")
     same = note.get("repo") == entry.repo and note.get("files") == list(entry.files)
-    return folder if same and (folder / "manifest.json").is_file() else None
+    if not same or not isinstance(key, str) or not _KEY.fullmatch(key):
+        return None
+    return place / key if _whole(place / key) else None
 
 
 def fetched(
@@ -56,7 +64,7 @@ def fetched(
     there = hub.fetch(entry.repo, revision=wanted, cache_dir=cache_dir, token=token, files=entry.files)
     files = [there.directory / file for file in entry.files]
     key = _key(files, entry)
-    if not (place / key / "manifest.json").is_file():
+    if not _whole(place / key):
         _convert(name, entry, files, place / key)
     note = {"key": key, "repo": entry.repo, "files": list(entry.files), "commit": there.commit}
     with suppress(OSError):      # without the note the next load asks the Hub again
@@ -66,9 +74,24 @@ def fetched(
     return place / key
 
 
+def sound(folder: Path) -> bool:
+    """Return whether a folder's files are those that its manifest describes."""
+    from zoo.storage import read
+
+    try:
+        read(folder)
+    except WeightsError:
+        return False
+    return True
+
+
 def forget(folder: Path) -> None:
     """Remove converted weights that turned out damaged, so that the next load converts them again."""
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            folder.unlink()
 
 
 def home(cache_dir: str | Path | None = None) -> Path:
@@ -78,6 +101,11 @@ def home(cache_dir: str | Path | None = None) -> Path:
 
 def _note(name: str, revision: str | None, place: Path) -> Path:
     return place / f"{name}@{(revision or 'main').replace('/', '--')}.json"
+
+
+def _whole(folder: Path) -> bool:
+    """Return whether a folder has the files of a model; whether these are sound shows when they are read."""
+    return all((folder / name).is_file() for name in ("config.json", "model.safetensors", "manifest.json"))
 
 
 def _key(files: list[Path], entry: Weights) -> str:
@@ -92,31 +120,51 @@ def _convert(name: str, entry: Weights, files: list[Path], target: Path) -> None
     """Convert files of one commit into a model folder, which appears whole or not at all."""
     from zoo import weights
 
-    try:
+    with _writable(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
-    except OSError as error:
-        cause = error.strerror or type(error).__name__
-        advice = "set ZOO_HOME to a folder that can"
-        raise WeightsError(f"{target.parent} cannot be written ({cause}): {advice}.") from error
+        _sweep(target.parent)
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=target.parent))
     try:
         model = _model(name, entry, files)
         model.origin = {**model.origin, "license": entry.license}
-        weights.save(model, draft)
-        if target.exists():
-            forget(target)
-        with suppress(OSError):                  # another process was faster: its folder holds the same
+        with _writable(target.parent):
+            weights.save(model, draft)
             draft.chmod(0o755)
-            draft.rename(target)
+        if not _whole(target):                   # else another process was faster, and may be reading its folder by now
+            forget(target)
+            with suppress(OSError):
+                draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _writable(place: Path, variable: str = "ZOO_HOME") -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:      # safetensors reports a full disk in its own way
+        cause = getattr(error, "strerror", None) or str(error)
+        advice = f"make room there, or set {variable} to a folder that can be written"
+        raise WeightsError(f"{place} cannot be written ({cause}): {advice}.") from error
+
+
+def _sweep(place: Path) -> None:
+    """Remove the drafts of processes that were killed; those of a day may still be written."""
+    for draft in place.glob(f"{DRAFT}*"):
+        with suppress(OSError):
+            if time.time() - draft.stat().st_mtime > DAY:
+                forget(draft)
 
 
 def _model(name: str, entry: Weights, files: list[Path]) -> Model:
     from zoo.conversion import convert
 
     # Only the named files: a repository may hold others beside them, of other networks or in other containers.
-    with tempfile.TemporaryDirectory(prefix="zoo-convert-") as temporary:
+    with _writable(Path(tempfile.gettempdir()), "TMPDIR"):
+        folder = tempfile.TemporaryDirectory(prefix="zoo-convert-")
+    with folder as temporary:
         for file in files:
             os.symlink(file.resolve(), Path(temporary, file.name))
         weights_files = [file.name for file in files if file.suffix != ".json"]
@@ -143,5 +191,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, content: Mapping[str, object]) -> None:
     passing = path.with_name(f".{path.name}.{os.getpid()}")
-    passing.write_text(json.dumps(dict(content), indent=1) + "\n", encoding="utf-8")
-    passing.replace(path)
+    try:
+        passing.write_text(json.dumps(dict(content), indent=1) + "\n", encoding="utf-8")
+        passing.replace(path)
+    finally:
+        passing.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import conversion_cache
-from zoo.errors import Damaged, UnknownName, WeightsError
+from zoo.errors import UnknownName, WeightsError
 from zoo.registry import architecture as find_architecture
 from zoo.registry import resolve
 
@@ -63,8 +63,8 @@ def load(
     folder, origin = _locate(name, revision, cache_dir, token)
     try:
         model = weights.load(folder, adapt=adapt, device=device, **config)
-    except Damaged:
-        if not folder.is_relative_to(conversion_cache.home(cache_dir)):
+    except WeightsError:
+        if not folder.is_relative_to(conversion_cache.home(cache_dir)) or conversion_cache.sound(folder):
             raise
         conversion_cache.forget(folder)      # made on this machine from a foreign file: make it again
         folder, origin = _locate(name, revision, cache_dir, token)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +14,7 @@ import typer
 
 from zoo.cli.output import Json, document
 from zoo.cli.settings import pairs
+from zoo.errors import ConfigError
 
 
 def convert(
@@ -23,11 +29,10 @@ def convert(
 ) -> None:
     """Read a foreign checkpoint, without running any of it, and save it as a model of ours."""
     from zoo.conversion import convert as read
-    from zoo.errors import ConfigError
+    from zoo.conversion import printable
     from zoo.loading import save
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists and is not empty: give a new folder.")
+    _check_free(out)
     chosen = pairs(settings)
     if taken := {"path", "format"} & set(chosen):
         raise ConfigError(f"--set {taken.pop()}: no setting of a model; see zoo convert --help.")
@@ -40,15 +45,61 @@ def convert(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **model.origin,
     }
-    save(model, out)
+    with _whole(out) as draft:
+        save(model, draft)
     if json:
-        document({**facts, "directory": str(out)})
+        document({**facts, "directory": printable(str(out))})
         return
-    networks = ", ".join(facts["networks"])
+    networks, name = ", ".join(facts["networks"]), printable(file.name)
     typer.echo(
-        f"{file.name} ({facts['source']['format']}): {facts['architecture']} at {facts['resolution']} pixels, "
+        f"{name} ({facts['source']['format']}): {facts['architecture']} at {facts['resolution']} pixels, "
         f"{facts['parameters'] / 1e6:.1f} M parameters in {networks}."
     )
     if "license" in facts:
         typer.echo(f"Licence of the weights: {facts['license']}.")
-    typer.echo(f'Load it with zoo.load("dir:{out}").')
+    typer.echo(f'Load it with zoo.load("dir:{printable(str(out))}").')
+
+
+def _check_free(out: Path) -> None:
+    """Raise ConfigError unless a folder can be made here, before the work begins."""
+    with _named(out):
+        taken = (out.exists() or out.is_symlink()) and (not out.is_dir() or any(out.iterdir()))
+    if taken:
+        raise ConfigError(f"{out} exists and is not empty: give a new folder.")
+    above = next((place for place in (out, *out.absolute().parents) if os.path.lexists(place)), out)
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{out} cannot be written: {above} is no folder, or not yours to write in. Give another.")
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out`, or in it where it exists, whose files are in `out` once all are written.
+
+    What is interrupted leaves no model behind, not even half of one.
+    """
+    with _named(out):
+        fresh = not out.exists()
+        (out.parent if fresh else out).mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=out.parent if fresh else out))
+    try:
+        with _named(out):
+            yield draft
+            if fresh:
+                shutil.copymode(draft.parent, draft)      # temporary folders are their owner's alone
+                draft.rename(out)
+            else:      # it may be a volume, which cannot be replaced; without config.json it is no model yet
+                for file in sorted(draft.iterdir(), key=lambda file: file.name == "config.json"):
+                    file.rename(out / file.name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def _named(out: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:      # safetensors reports a full disk in its own way
+        cause = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{out} cannot be written ({cause}): give a folder on a disk with room.") from error
