@@ -140,12 +140,10 @@ def _convert(name: str, entry: Weights, files: list[Path], target: Path) -> None
 
 @contextmanager
 def _writable(place: Path, variable: str = "ZOO_HOME") -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, SafetensorError) as error:      # safetensors reports a full disk in its own way
-        cause = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        cause = error.strerror or str(error)
         advice = f"make room there, or set {variable} to a folder that can be written"
         raise WeightsError(f"{place} cannot be written ({cause}): {advice}.") from error
 

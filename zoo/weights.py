@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -120,6 +121,7 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
 
     Raises:
         WeightsError: a tensor holds a value that is not finite as it would be stored; nothing is written.
+        OSError: the folder cannot be written, or the disk is full.
     """
     from zoo.cards import render
     from zoo.projected import described
@@ -137,7 +139,10 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:      # its own way to report a full disk
+        raise OSError(str(error)) from error
     shutil.copymode(folder / "config.json", folder / "model.safetensors")      # safetensors lets the owner alone read
     (folder / "README.md").write_text(render(model, run=run))
     write_manifest(folder, *golden_hash(load(folder, verify=False)))

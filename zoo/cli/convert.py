@@ -96,10 +96,8 @@ def _whole(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _named(out: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, SafetensorError) as error:      # safetensors reports a full disk in its own way
-        cause = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        cause = error.strerror or str(error)
         raise ConfigError(f"{out} cannot be written ({cause}): give a folder on a disk with room.") from error
