@@ -16,6 +16,7 @@ import zoo
 from zoo import conversion, registry
 from zoo.cli import main
 from zoo.errors import HubError, Unsupported, WeightsError
+from zoo.formats.contract import Part
 from zoo.training import train
 from zoo.transfer import prepare
 
@@ -96,6 +97,24 @@ def foreign(stranger, tmp_path):
 
 
 # Formats.
+
+
+@pytest.mark.parametrize(
+    ("ask", "word"),
+    [
+        (lambda part: part.size("gain", 1), r"x.pt, G: tensor 'gain' has the unexpected shape \[3\]"),
+        (lambda part: part.size("empty"), r"'empty' has the unexpected shape \[0, 2\]"),
+        (lambda part: part.shape("gain", 2), "'gain' has the unexpected shape"),
+        (lambda part: part.shape("gone", 1), "x.pt, G: tensor 'gone' is missing"),
+        (lambda part: part.move_layer("dense", "head"), "'dense.bias' is missing"),
+    ],
+)
+def test_a_part_names_its_file_its_network_and_the_tensor(ask, word):
+    tensors = {"gain": torch.ones(3), "empty": torch.ones(0, 2), "dense.weight": torch.ones(2, 3)}
+    part = Part("x.pt", tensors, "generator", "G")
+    assert (part.file, part.size("dense.weight", 1), part.shape("dense.weight", 2)) == ("x.pt", 3, (2, 3))
+    with pytest.raises(zoo.ZooError, match=word):
+        ask(part)
 
 
 def test_a_strangers_format_reads_a_strangers_file(foreign, tmp_path):
