@@ -50,8 +50,16 @@ def test_what_a_loss_was_made_with_is_recorded_and_must_stay(tiny, tmp_path):
     run = train(model, tmp_path / "run", recipe=model.recipe(gamma=0.5))
     assert {"gamma": 0.5} in [phase["settings"] for phase in run.settings["recipe"]["phases"]]
     model = tiny("stylegan")
-    with pytest.raises(zoo.ZooError, match="resume with the same settings"):
+    with pytest.raises(zoo.ZooError, match=r"settings\.gamma=0\.5, now it is 5\.0: resume with the same settings"):
         train(model, tmp_path / "run", recipe=model.recipe(gamma=5.0), resume=True)
+
+
+def test_the_setting_that_changed_is_named(tiny, tmp_path):
+    train(tiny("dcgan"), tmp_path / "run")
+    with pytest.raises(zoo.ZooError, match=r"recipe\.ema_kimg=10\.0, now it is 5\.0:"):
+        train(tiny("dcgan"), tmp_path / "run", settings={"ema_kimg": 5.0}, resume=True)
+    with pytest.raises(zoo.ZooError, match=r"recipe\.betas\.1=0\.999, now it is 0\.9:"):
+        train(tiny("dcgan"), tmp_path / "run", settings={"betas": (0.5, 0.9)}, resume=True)
 
 
 def test_a_shorter_goal_than_what_is_done_is_refused(tiny, tmp_path):

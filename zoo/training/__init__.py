@@ -247,13 +247,25 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(dict(now)))
     for name in ("architecture", "config", "critic", "seed", "recipe"):
         if before.get(name) != plain[name]:
+            what, then, new = _differing(name, before.get(name), plain[name])
             raise RunError(
-                f"This run was made with {name}={_short(before.get(name))}, now it is {_short(plain[name])}: "
+                f"This run was made with {what}={_short(then)}, now it is {_short(new)}: "
                 "resume with the same settings, or start another run."
             )
     data = before.get("data")
     if not isinstance(data, dict) or data.get("fingerprint") != plain["data"]["fingerprint"]:
         raise RunError(f"The data is not what this run began with ({_short(data)}): start another run.")
+
+
+def _differing(name: str, before: object, now: object) -> tuple[str, object, object]:
+    """Return the first setting that differs, by its dotted name: a whole recipe would be cut off before it."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**now, **before}:
+            if before.get(key) != now.get(key):
+                return _differing(f"{name}.{key}", before.get(key), now.get(key))
+    return name, before, now
 
 
 def _short(value: object) -> str:
