@@ -1,5 +1,6 @@
 """The command line as people meet it: what is printed where, and how it ends."""
 
+import hashlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import zoo
 from zoo.cli import main
 from zoo.cli.settings import parse
 
@@ -77,6 +79,22 @@ def test_list_pattern(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["biggan.emoji32", "dcgan.emoji32", "stylegan.emoji32"]
     assert all(row["default"] and row["license"] and row["resolution"] == 32 for row in rows)
+
+
+def test_list_says_that_a_pattern_matches_nothing(capsys):
+    assert main(["list", "emoji"]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no name matches 'emoji'" in said.err
+
+
+def test_info_tells_where_a_converted_model_comes_from(tmp_path, capsys):
+    file = Path(__file__).parent / "parity" / "dcgan_examples_rgb" / "netG_epoch_24.pth"
+    zoo.save(zoo.convert(file), tmp_path / "model")
+    assert main(["info", f"dir:{tmp_path / 'model'}"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (lines["absent"], lines["format"]) == ("discriminator", "pytorch_dcgan")
+    assert lines["converted"] == f"netG_epoch_24.pth={hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def test_info_tells_configuration_and_size(trained, capsys):

@@ -22,8 +22,8 @@ def info(name: Name, json: Json = False) -> None:
     if json:
         document(facts)
         return
-    lines = {**facts, "parameters": _millions(facts.get("parameters", {})), "config": _pairs(facts.get("config", {}))}
-    rows = [(key, printable(str(value))) for key, value in lines.items() if value not in (None, "", [])]
+    told = {**facts, "parameters": _millions(facts.get("parameters", {}))}
+    rows = [(key, printable(_plain(value))) for key, value in told.items() if value not in (None, "", [], (), {})]
     columns(rows[1:], rows[0])
 
 
@@ -78,12 +78,22 @@ def _on_disk(folder: Path) -> dict[str, Any]:
         return {
             "architecture": config["architecture"],
             "config": dict(config["config"]),
+            **({"absent": absent} if (absent := config.get("absent")) else {}),
+            **_source(config.get("origin")),
             "parameters": _parameters(weights),
             "bytes": weights.stat().st_size,
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         cause = type(error).__name__
         raise WeightsError(f"{folder} lacks a whole config.json or model.safetensors ({cause}): fetch both.") from error
+
+
+def _source(origin: Any) -> dict[str, Any]:
+    """Return the licence of a model, and of which foreign files it was made."""
+    known = origin if isinstance(origin, dict) else {}
+    foreign = source if isinstance(source := known.get("source"), dict) else {}
+    found = {"license": known.get("license"), "format": foreign.get("format"), "converted": foreign.get("files")}
+    return {name: value for name, value in found.items() if value}
 
 
 def _parameters(path: Path) -> dict[str, int]:
@@ -107,5 +117,7 @@ def _millions(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items())
 
 
-def _pairs(config: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in config.items())
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={each}" for name, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

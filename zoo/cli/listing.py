@@ -17,12 +17,14 @@ def list_models(
     json: Json = False,
 ) -> None:
     """List architectures and their weights; the starred ones are what a bare ARCH stands for."""
-    from zoo.cli.quiet import say
+    from zoo.cli.quiet import printable, say
     from zoo.registry import plugins
 
     found = rows(pattern)
     if json:
         document(found)
+    elif not found:
+        say(f"no name matches {printable(pattern)!r}: `zoo list` shows all; wildcards find parts of one, '*cat*'.")
     else:
         columns([_cells(row) for row in found], ("NAME", "PIXELS", "SIZE", "HERE", "LICENSE", "WHAT IT IS"))
     for record in plugins():
