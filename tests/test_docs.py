@@ -243,13 +243,14 @@ def recipe_table() -> str:
 
 
 def limits(field) -> str:
-    kinds = ("ge", "gt", "le")
+    kinds = ("ge", "gt", "le", "lt")
     bounds = {kind: getattr(part, kind) for part in field.metadata for kind in kinds if hasattr(part, kind)}
     choices = [part for part in get_args(field.annotation) if isinstance(part, str)]
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     low = f"{bounds['ge']}" if "ge" in bounds else f"above {bounds['gt']}" if "gt" in bounds else ""
-    return f"{low} to {bounds['le']}" if "le" in bounds else low
+    high = f"to {bounds['le']}" if "le" in bounds else f"to below {bounds['lt']}" if "lt" in bounds else ""
+    return f"{low} {high}" if high else f"{low} or more" if "ge" in bounds else low
 
 
 def config_table(name: str, variant: str | None = None) -> str:

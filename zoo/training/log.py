@@ -86,10 +86,11 @@ def curves(log: Path, path: Path) -> None:
         panels[name.split(".", 1)[0]].append(name)
     figure = Figure(figsize=(8, 2.6 * max(1, len(panels))), layout="constrained")
     axes = figure.subplots(max(1, len(panels)), 1, sharex=True, squeeze=False)[:, 0]
+    marker = "." if len(lines) == 1 else None            # a line needs two points to be seen
     for axis, (phase, members) in zip(axes, panels.items()):
         for name in members:
             points = [(line["kimg"], line["terms"][name]) for line in lines if name in line["terms"]]
-            axis.plot(*zip(*points), label=name.split(".", 1)[1], linewidth=1)
+            axis.plot(*zip(*points), label=name.split(".", 1)[1], linewidth=1, marker=marker)
         axis.set_title(phase, loc="left", fontsize=9)
         axis.legend(fontsize=7, frameon=False, ncols=3)
         axis.grid(alpha=0.3)
