@@ -332,7 +332,8 @@ def test_what_needs_an_absent_network_says_so_in_one_line(file, tmp_path, capsys
         assert zoo.load(f"dir:{folder}", adapt=True, **changed).absent == model.absent
     assert main(["info", f"dir:{folder}"]) == 0
     assert model.absent[0] in capsys.readouterr().out
-    for command in (["sample", f"dir:{folder}"], ["publish", str(folder), "acme/x", "--dry-run"]):
+    sampling = ["sample", f"dir:{folder}", "--out", str(tmp_path / "x.png")]
+    for command in (sampling, ["publish", str(folder), "acme/x", "--dry-run"]):
         assert main(command) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
