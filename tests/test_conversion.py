@@ -188,6 +188,12 @@ def test_what_nobody_knows_is_refused_with_the_known_formats(foreign, tmp_path, 
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="no file by a known name"):
         zoo.convert(tmp_path / "empty")
+    with pytest.raises(WeightsError, match="is no checkpoint of the format pytorch_dcgan"):
+        zoo.convert(foreign, format="pytorch_dcgan")
+    (tmp_path / "outer").mkdir()
+    shutil.copytree(GENERATOR.parent, tmp_path / "outer" / "inner")
+    with pytest.raises(WeightsError, match="look into its folders inner"):
+        zoo.convert(tmp_path / "outer")
     with pytest.raises(WeightsError, match="does not exist"):
         zoo.convert(tmp_path / "nowhere.pt")
     with pytest.raises(WeightsError, match="no path"):
@@ -197,6 +203,12 @@ def test_what_nobody_knows_is_refused_with_the_known_formats(foreign, tmp_path, 
     save_file({"acme.head": torch.zeros(4, 16)}, foreign)
     with pytest.raises(WeightsError, match="tinynet has no setting 'size'"):
         zoo.convert(foreign, format="acme", size=3)
+
+
+def test_a_folder_with_one_file_under_a_name_of_its_own(tmp_path):
+    shutil.copy(GENERATOR, tmp_path / "my favourite.pt")
+    (tmp_path / "notes.txt").write_text("from a friend")
+    assert zoo.convert(tmp_path).absent == ("discriminator",)
 
 
 # The command line.

@@ -138,6 +138,8 @@ def _recognised(place: Path, formats: list[Format]) -> tuple[Format, Source]:
         source = _mine(Source(place, readable, configs), each)
         if source is not None:
             claims.append((each, source))
+    if not claims and not faults and place.is_dir() and len(lone := _listed(place)) == 1:
+        return _recognised(place / lone[0], formats)      # under a name of its own
     if not claims:
         raise faults[0] if faults else WeightsError(_unknown(place, formats, list(contents)))
     if len(claims) > 1:
@@ -180,15 +182,19 @@ def _configs(folder: Path) -> dict[str, Mapping[str, Any]]:
 
 def _names(folder: Path, chosen: Format) -> list[str]:
     """Return the files of a folder that a format takes; one that lies there in two containers counts once."""
-    try:
-        listed = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    except OSError as error:
-        raise WeightsError(f"{folder} cannot be read ({error.strerror}).") from error
-    taken = [name for name in listed if any(re.fullmatch(pattern, name) for pattern in chosen.files)]
+    taken = [name for name in _listed(folder) if any(re.fullmatch(pattern, name) for pattern in chosen.files)]
     best: dict[str, str] = {}
     for name in sorted(taken, key=lambda name: SUFFIXES.index(Path(name).suffix)):
         best.setdefault(Path(name).stem, name)
     return sorted(best.values())
+
+
+def _listed(folder: Path) -> list[str]:
+    """Return the files of a folder that may hold weights."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    except OSError as error:
+        raise WeightsError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
 def _unknown(place: Path, formats: list[Format], read: list[str]) -> str:
@@ -197,7 +203,11 @@ def _unknown(place: Path, formats: list[Format], read: list[str]) -> str:
     names = ", ".join(each.name for each in formats)
     if place.is_dir():
         what = f"the files {', '.join(read)}" if read else "no file by a known name"
-        return f"{place} holds {what} and is of no known format ({names}): give the checkpoint file itself."
+        inner = sorted(path.name for path in place.iterdir() if path.is_dir() and _listed(path))[:5]
+        advice = f"look into its folders {', '.join(inner)}" if inner else "give the checkpoint file itself"
+        return f"{place} holds {what} and is of no known format ({names}): {advice}."
+    if len(formats) == 1:
+        return f"{place.name} is no checkpoint of the format {names}: leave the format out to have it recognised."
     inside = [path.name for path in (place,) if path.suffix not in SUFFIXES]
     hint = f" {inside[0]} has no suffix of a checkpoint." if inside else ""
     return f"{place.name} is of none of the known formats: {names}.{hint} A plugin can add one (hook zoo_formats)."

@@ -71,7 +71,8 @@ def load(
         model = weights.load(folder, adapt=adapt, device=device, **config)
     # What a folder remembers of its own weights comes first; where they were fetched from is known here alone.
     kept = model.origin if origin["name"].startswith("dir:") else {}
-    model.origin = {"data": {"name": origin.pop("data", "")}, **model.origin, **origin, **kept}
+    data = origin.pop("data", "")
+    model.origin = {**({"data": {"name": data}} if data else {}), **model.origin, **origin, **kept}
     return model
 
 

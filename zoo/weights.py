@@ -173,6 +173,8 @@ def golden_hash(model: Model) -> tuple[str, int]:
         images = golden_sample(model)
     except Unsupported:      # a discriminator or an encoder that came alone
         return "", 0
+    if not bool(torch.isfinite(images).all()):
+        raise WeightsError("The model's samples hold values that are not finite: it is broken and is not saved.")
     return hashlib.sha256(to_bytes(images).contiguous().numpy().tobytes()).hexdigest(), len(images)
 
 

@@ -24,7 +24,7 @@ Critic = Annotated[
     typer.Option(
         metavar="KIND",
         help="projected, or projected:BACKBONE@PIXELS: judge images by the features of a pretrained timm network "
-        "instead of with the architecture's own discriminator.",
+        "instead of with the architecture's own discriminator. PIXELS: at least four times the images' size.",
     ),
 ]
 
