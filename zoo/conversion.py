@@ -138,7 +138,7 @@ def _recognised(place: Path, formats: list[Format]) -> tuple[Format, Source]:
         source = _mine(Source(place, readable, configs), each)
         if source is not None:
             claims.append((each, source))
-    if not claims and not faults and place.is_dir() and len(lone := _listed(place)) == 1:
+    if not claims and not faults and place.is_dir() and not _ours(place) and len(lone := _listed(place)) == 1:
         return _recognised(place / lone[0], formats)      # under a name of its own
     if not claims:
         raise faults[0] if faults else WeightsError(_unknown(place, formats, list(contents)))
@@ -197,8 +197,12 @@ def _listed(folder: Path) -> list[str]:
         raise WeightsError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
+def _ours(place: Path) -> bool:
+    return (place / "model.safetensors").is_file() and "architecture" in _configs(place).get(SIDE, {})
+
+
 def _unknown(place: Path, formats: list[Format], read: list[str]) -> str:
-    if (place / "model.safetensors").is_file() and "architecture" in _configs(place).get(SIDE, {}):
+    if _ours(place):
         return f"{place} is a zoo model already: zoo.load('dir:{place}') reads it."
     names = ", ".join(each.name for each in formats)
     if place.is_dir():
