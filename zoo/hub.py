@@ -88,7 +88,7 @@ def fetch(
     cached = _cached(place, cache, files)
     if _offline():
         if cached is None:
-            raise HubError(f"{place} is not in the cache and HF_HUB_OFFLINE forbids requests: unset it to fetch it once.")
+            raise HubError(f"{place} is not in the cache and HF_HUB_OFFLINE forbids requests: fetch it once without.")
         return _sound(cached, place)
     if cached is not None and place.pinned and not damaged(cached.directory):
         return cached
