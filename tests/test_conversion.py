@@ -330,6 +330,8 @@ def test_every_published_entry_can_be_converted_by_an_installed_format():
     for name, found in registry.architectures().items():
         for tag, weights in found.weights.items():
             if weights.files:
+                assert weights.paper, f"{name}.{tag}"
+                assert weights.expected, f"{name}.{tag}"
                 assert weights.format in conversion.format_names(), f"{name}.{tag}"
                 fields = registry.model_class(found, weights.expected.get("variant")).Config.model_fields
                 assert set(weights.expected) <= set(fields), f"{name}.{tag}"

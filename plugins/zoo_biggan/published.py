@@ -50,6 +50,7 @@ BIGGAN = {
         resolution=128,
         size=211_000_000,
         data="ImageNet",
+        paper=BIGGAN_PAPER,
     ),
     "imagenet128": _studiogan(
         "ImageNet, BigGAN", "ImageNet_tailored/ImageNet-BigGAN-256-train-2022_02_13_09_14_45",

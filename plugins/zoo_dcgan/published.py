@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from zoo.plugin import Weights
 
+PAPER = "Radford et al., 2016, arXiv:1511.06434"
+
 DCGAN = {
     "mnist": Weights(
         summary="MNIST digits, 64x64, grey; generator only",
@@ -15,6 +17,7 @@ DCGAN = {
         resolution=64,
         size=14_300_000,
         data="MNIST",
+        paper=PAPER,
     ),
     "cifar10": Weights(
         summary="CIFAR-10, 32x32, StudioGAN's DCGAN; generator only",
@@ -30,5 +33,6 @@ DCGAN = {
         resolution=32,
         size=45_800_000,
         data="CIFAR-10",
+        paper=PAPER,
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from zoo.plugin import Weights
 
 NVIDIA = "NVIDIA Source Code License-NC"      # research or evaluation only
+CONFIG_F_PAPER = "Karras et al., 2020, arXiv:1912.04958"
 ADA_PAPER = "Karras et al., 2020, arXiv:2006.06676"
 LHQ_PAPER = "Karras et al., 2021, arXiv:2106.12423; data: Skorokhodov et al., 2021, arXiv:2104.06954"
 
@@ -21,10 +22,11 @@ def _config_f(name: str, pixels: int, data: str, megabytes: int) -> Weights:
         resolution=pixels,
         size=megabytes * 10**6,
         data=data,
+        paper=CONFIG_F_PAPER,
     )
 
 
-def _ada(name: str, pixels: int, data: str, classes: int = 0) -> Weights:
+def _ada(name: str, pixels: int, data: str, classes: int = 0, megabytes: int | None = None) -> Weights:
     """Return an official StyleGAN2-ADA model with its discriminator."""
     kinds = f", {classes} classes" if classes else ""
     return Weights(
@@ -35,6 +37,7 @@ def _ada(name: str, pixels: int, data: str, classes: int = 0) -> Weights:
         format="nvlabs_stylegan2",
         expected={"resolution": pixels, "channels": 3, "num_classes": classes},
         resolution=pixels,
+        size=None if megabytes is None else megabytes * 10**6,
         data=data,
         paper=ADA_PAPER,
     )
@@ -52,7 +55,7 @@ STYLEGAN = {
     "afhqwild512": _ada("afhqwild", 512, "AFHQ wild animals"),
     "brecahad512": _ada("brecahad", 512, "BreCaHAD tissue"),
     "metfaces1024": _ada("metfaces", 1024, "MetFaces paintings"),
-    "cifar10": _ada("cifar10", 32, "CIFAR-10", 10),
+    "cifar10": _ada("cifar10", 32, "CIFAR-10", 10, megabytes=246),
 }
 STYLEGAN3 = {
     "lhq256": Weights(

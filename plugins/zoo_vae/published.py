@@ -40,6 +40,7 @@ VAE = {
         expected={"variant": "tiny", "channels": 3, "latent_channels": 4},
         resolution=256,
         size=9_800_000,
+        paper="O. B. Bohan, 2023, github.com/madebyollin/taesd",
     ),
     "flux": Weights(
         summary="FLUX.1's autoencoder; 16 latent channels",
@@ -49,5 +50,6 @@ VAE = {
         format="diffusers_kl",
         expected={"variant": "kl", "channels": 3, "latent_channels": 16},
         resolution=1024,
+        paper=LATENT_DIFFUSION,
     ),
 }

@@ -85,7 +85,7 @@ def _whole(out: Path) -> Iterator[Path]:
         with _named(out):
             yield draft
             if fresh:
-                shutil.copymode(draft.parent, draft)      # temporary folders are their owner's alone
+                draft.chmod(0o755)                        # temporary folders are their owner's alone
                 draft.rename(out)
             else:      # it may be a volume, which cannot be replaced; without config.json it is no model yet
                 for file in sorted(draft.iterdir(), key=lambda file: file.name == "config.json"):
