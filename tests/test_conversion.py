@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +88,8 @@ def stranger(tmp_path, monkeypatch):
     monkeypatch.undo()
     registry.refresh()
     conversion.load_format.cache_clear()
+    for name in ("acme_gan", "acme_formats", "tinynet", "tinynet_model"):      # other tests have plugins of these names
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
