@@ -413,7 +413,7 @@ def running_hub(monkeypatch, tmp_path):
     import zoo.hub
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)      # read once, at import: both are needed
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)         # another test may have been offline when it was read
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)         # another test may have been offline by then
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
     monkeypatch.setattr(zoo.hub, "DELAYS", (0.0, 0.0))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
