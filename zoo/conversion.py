@@ -21,7 +21,7 @@ from zoo.errors import ConfigError, PluginError, UnknownName, Unsupported, Weigh
 from zoo.formats.contract import Converted, Format, Source, Tree
 from zoo.formats.reading import read_file
 from zoo.storage import read_json, sha256
-from zoo.weights import assign, build
+from zoo.weights import assign, averaged_networks, build
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -212,8 +212,7 @@ def _unknown(place: Path, formats: list[Format], read: list[str]) -> str:
         return f"{place} holds {what} and is of no known format ({names}): {advice}."
     if len(formats) == 1:
         return f"{place.name} is no checkpoint of the format {names}: leave the format out to have it recognised."
-    inside = [path.name for path in (place,) if path.suffix not in SUFFIXES]
-    hint = f" {inside[0]} has no suffix of a checkpoint." if inside else ""
+    hint = "" if place.suffix in SUFFIXES else f" {place.name} has no suffix of a checkpoint."
     return f"{place.name} is of none of the known formats: {names}.{hint} A plugin can add one (hook zoo_formats)."
 
 
@@ -235,7 +234,7 @@ def _built(file: str, chosen: Format, converted: Converted, config: Mapping[str,
     brought = {name.split(".")[0] for name in given}
     try:
         model.without([name for name in model.networks() if name not in brought])
-        model.follow(tuple(name for name in model.networks() if f"averages.{name}" in {_head(each) for each in given}))
+        model.follow(averaged_networks(model, given))
     except (ConfigError, Unsupported) as error:
         raise WeightsError(f"{file}, read as {chosen.name}: {error}") from error
     _check(file, model.state_dict(), given, names, [each for part in converted.parts for each in part.measured])
@@ -246,10 +245,6 @@ def _built(file: str, chosen: Format, converted: Converted, config: Mapping[str,
 def printable(name: str) -> str:
     """Return a file's name as it can be shown and stored: other characters, such as a terminal's commands, as "?"."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)
-
-
-def _head(name: str) -> str:
-    return ".".join(name.split(".")[:2])
 
 
 def _check(

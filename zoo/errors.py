@@ -32,10 +32,6 @@ class WeightsError(ZooError):
     """A weights file is unreadable, incomplete, altered or does not fit its configuration."""
 
 
-class Damaged(WeightsError):
-    """A file is not the one that its manifest describes: it was cut or altered after it was written."""
-
-
 class DataError(ZooError):
     """The given data cannot be read as images, or there are too few of them."""
 

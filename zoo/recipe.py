@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -81,6 +81,11 @@ class Recipe:
     mirror: bool = False                                 # flip half of the images left to right
     fresh: tuple[str, ...] = ()                          # networks that start untrained beside trained ones
     warmup_kimg: float = 0.0                             # thousand images in which only the fresh ones move
+
+    @classmethod
+    def settings(cls) -> list[str]:
+        """Return the fields that a user may set; the others are the architecture's."""
+        return [each.name for each in fields(cls) if each.name not in ("phases", "averaged", "critics", "fresh")]
 
     def player(self, trains: tuple[str, ...]) -> tuple[Phase, ...]:
         """Return the phases that move exactly these networks; they share one optimiser."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from zoo.errors import Damaged, WeightsError
+from zoo.errors import WeightsError
 
 FILES = ("config.json", "model.safetensors")
 DEEPEST = 32    # levels of a model's JSON
@@ -135,7 +135,7 @@ def _verify(folder: Path, manifest: Any) -> None:
         raise WeightsError(f"{folder / 'manifest.json'} is not a manifest ({error}): fetch the model again.") from error
     for name, digest in promised.items():
         if sha256(folder / name) != digest:
-            raise Damaged(f"{folder / name} is damaged or altered (sha256 differs): fetch the model again.")
+            raise WeightsError(f"{folder / name} is damaged or altered (sha256 differs): fetch the model again.")
 
 
 def sha256(path: Path) -> str:

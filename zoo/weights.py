@@ -198,7 +198,7 @@ def load(
     settings = {**checkpoint.config, **config}
     model = build(checkpoint.architecture, settings, device="meta", critic=checkpoint.critic)
     model.without(checkpoint.absent)
-    averages = _averages(model, checkpoint.tensors)
+    averages = averaged_networks(model, checkpoint.tensors)
     model.follow(averages)
     tensors = checkpoint.tensors
     if adapt:
@@ -247,7 +247,7 @@ def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: P
             raise WeightsError(f"{path.name}: {name} is {given[name].dtype}, expected {tensor.dtype}.")
 
 
-def _averages(model: Model, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def averaged_networks(model: Model, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Return the networks that have an average among the tensors; under any other name it is a tensor too many."""
     named = {name.split(".")[1] for name in tensors if name.startswith("averages.")}
     return tuple(sorted(named & set(model.networks())))

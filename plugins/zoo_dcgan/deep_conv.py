@@ -14,11 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from zoo.adversarial import adversarial_phases
-from zoo.losses import adversarial
 from zoo.model import Model, ModelConfig
 from zoo.noise import Noise
 from zoo.recipe import Recipe
+from zoo_dcgan.model import papers_recipe
 
 BOTTOM = 4      # height and width where the generator starts
 Width = Annotated[int, Field(ge=1, le=8192)]
@@ -167,12 +166,4 @@ class DeepConvGAN(Model):
 
     def recipe(self) -> Recipe:
         """Adam with learning rate 2e-4 and beta1 0.5 and the non-saturating loss, as for Radford's."""
-        return Recipe(
-            phases=adversarial_phases(adversarial("nonsaturating")),
-            averaged=("generator",),
-            critics=("discriminator",),
-            batch=64,
-            lr=2e-4,
-            betas=(0.5, 0.999),
-            ema_kimg=10.0,
-        )
+        return papers_recipe()

@@ -128,6 +128,19 @@ def by_the_batch(network: nn.Module, *inputs: Tensor | None) -> Tensor:
     return output
 
 
+def papers_recipe() -> Recipe:
+    """Return section 4's recipe: Adam with learning rate 2e-4 and beta1 0.5, non-saturating loss."""
+    return Recipe(
+        phases=adversarial_phases(adversarial("nonsaturating")),
+        averaged=("generator",),
+        critics=("discriminator",),
+        batch=64,
+        lr=2e-4,
+        betas=(0.5, 0.999),
+        ema_kimg=10.0,
+    )
+
+
 class DCGAN(Model):
     """A deep convolutional GAN; class-conditional when `num_classes` is given."""
 
@@ -163,12 +176,4 @@ class DCGAN(Model):
 
     def recipe(self) -> Recipe:
         """Section 4: Adam with learning rate 2e-4 and beta1 0.5, non-saturating loss."""
-        return Recipe(
-            phases=adversarial_phases(adversarial("nonsaturating")),
-            averaged=("generator",),
-            critics=("discriminator",),
-            batch=64,
-            lr=2e-4,
-            betas=(0.5, 0.999),
-            ema_kimg=10.0,
-        )
+        return papers_recipe()

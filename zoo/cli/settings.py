@@ -16,7 +16,6 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the model or of its recipe; may be repeated."),
 ]
-STRUCTURE = ("phases", "averaged", "critics", "fresh")      # recipe fields that only an architecture can set
 _WORDS: dict[str, object] = {"true": True, "false": False, "none": None}
 
 
@@ -26,11 +25,9 @@ def split(given: Sequence[str] | None, config: type[ModelConfig]) -> tuple[dict[
     Raises:
         ConfigError: a text without ``=``, a key given twice, or one that neither the model nor the recipe has.
     """
-    from dataclasses import fields
-
     from zoo.recipe import Recipe
 
-    recipe = [field.name for field in fields(Recipe) if field.name not in STRUCTURE]
+    recipe = Recipe.settings()
     mine: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for name, value in pairs(given).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,7 +135,7 @@ def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     from zoo.training.augmentation import check
     from zoo.training.settings import fitted
 
-    possible = [field.name for field in fields(recipe) if field.name not in ("phases", "averaged", "critics", "fresh")]
+    possible = recipe.settings()
     for name in settings:
         if name not in possible:
             raise ConfigError(f"No setting {name!r}.{suggest(name, possible)} Recipe settings: {', '.join(possible)}.")
