@@ -7,7 +7,8 @@ import torch
 
 import zoo
 from zoo.noise import Noise, key
-from zoo.training.augmentation import PARTS, augment, check, color, cutout, translation
+from zoo.training.augmentation import augment, check
+from zoo.training.augmentation.diffaugment import PARTS, color, cutout, translation
 
 
 def pictures(n: int = 6, channels: int = 3, size: int = 16, **options) -> torch.Tensor:

@@ -5,12 +5,11 @@ Zhao et al., 2020, arXiv:2006.10738. Written from the paper's description with i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from zoo.errors import ConfigError, suggest
 from zoo.noise import Noise
 
 
@@ -52,17 +51,3 @@ def cutout(images: Tensor, noise: Noise, ratio: float = 0.5) -> Tensor:
 
 
 PARTS: dict[str, Callable[[Tensor, Noise], Tensor]] = {"color": color, "translation": translation, "cutout": cutout}
-
-
-def check(parts: Sequence[str]) -> None:
-    """Raise ConfigError unless every part is one of `PARTS`."""
-    for part in parts:
-        if part not in PARTS:
-            raise ConfigError(f"No augmentation {part!r}.{suggest(part, list(PARTS))} Possible: {', '.join(PARTS)}.")
-
-
-def augment(images: Tensor, parts: Sequence[str], noise: Noise) -> Tensor:
-    """Return images [N, C, H, W] after each of the named parts, in order."""
-    for part in parts:
-        images = PARTS[part](images, noise)
-    return images
