@@ -10,7 +10,7 @@ from zoo.data.images import ImageSet, normalise
 from zoo.data.sources import Source, open_folder, open_zip, printable
 from zoo.errors import ConfigError, DataError, suggest
 
-__all__ = ["ImageSet", "batches", "normalise", "open_images"]
+__all__ = ["ImageSet", "batches", "normalise", "open_images", "open_source"]
 
 MEMORY = 1 << 30         # bytes: sets whose pixels take no more are decoded once
 POSSIBLE = "Data is an image folder, a zip of one, emoji[:CATEGORY] or hf:OWNER/DATASET."
@@ -41,10 +41,11 @@ def open_images(
     if channels not in (1, 3, 4) or resolution < 1 or workers < 0:
         given = f"resolution {resolution}, channels {channels}, workers {workers}"
         raise ConfigError(f"images cannot be opened with {given}; channels are 1, 3 or 4, workers 0 or more.")
-    return ImageSet(_source(spec), resolution=resolution, channels=channels, workers=workers, memory=memory)
+    return ImageSet(open_source(spec), resolution=resolution, channels=channels, workers=workers, memory=memory)
 
 
-def _source(spec: str | Path) -> Source:
+def open_source(spec: str | Path) -> Source:
+    """List a set of images without reading any. Raises DataError."""
     if not isinstance(spec, str | Path):
         raise DataError(f"{type(spec).__name__} {str(spec)[:80]!r} is no data. {POSSIBLE}")
     if spec == "":

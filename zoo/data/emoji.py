@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from functools import cache
 from importlib.resources import files
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,12 @@ class Emoji:
     def image(self, index: int, *, resolution: int, channels: int) -> Pixels:
         tile = Image.fromarray(tiles()[self._tiles[index]])
         return fit(tile, resolution=resolution, channels=channels)
+
+    def open(self, index: int) -> IO[bytes]:
+        file = io.BytesIO()
+        Image.fromarray(tiles()[self._tiles[index]]).save(file, "png")
+        file.seek(0)
+        return file
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256("\0".join(self.names).encode())

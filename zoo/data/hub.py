@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -39,9 +39,12 @@ class HubDataset:
         self._digest = f"{spec}\0{rows._fingerprint}"
 
     def image(self, index: int, *, resolution: int, channels: int) -> Pixels:
-        stored = self._rows[index][self._column]             # {"bytes": ..., "path": ...}: decoded as every other file
-        with io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else open(stored["path"], "rb") as file:
+        with self.open(index) as file:
             return decode(file, resolution=resolution, channels=channels)
+
+    def open(self, index: int) -> IO[bytes]:
+        stored = self._rows[index][self._column]             # {"bytes": ..., "path": ...}: decoded as every other file
+        return io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else open(stored["path"], "rb")
 
     def fingerprint(self) -> str:
         return hashlib.sha256(self._digest.encode()).hexdigest()

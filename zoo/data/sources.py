@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ class Source(Protocol):
 
     def image(self, index: int, *, resolution: int, channels: int) -> Pixels:
         """Return [resolution, resolution, channels] uint8."""
+
+    def open(self, index: int) -> IO[bytes]:
+        """Return the image as it is stored: a file in one of the formats that are read. The caller closes it."""
 
     def fingerprint(self) -> str:
         """Return a sha256 that changes when the set does."""
@@ -71,7 +74,7 @@ class Files:
         self._entries, self._archive = entries, archive
 
     def image(self, index: int, *, resolution: int, channels: int) -> Pixels:
-        with self._open(index) as file:
+        with self.open(index) as file:
             return decode(file, resolution=resolution, channels=channels)
 
     def fingerprint(self) -> str:
@@ -85,12 +88,12 @@ class Files:
 
     def _content(self, index: int) -> bytes:
         try:
-            with self._open(index) as file:
+            with self.open(index) as file:
                 return hashlib.file_digest(file, "sha256").digest()
         except Exception:  # unreadable counts as its own content: the set is another once it can be read
             return b"unreadable"
 
-    def _open(self, index: int) -> io.BufferedReader | io.BytesIO:
+    def open(self, index: int) -> IO[bytes]:
         place = self._entries[index].place
         if isinstance(place, str):
             return open(place, "rb")
