@@ -93,7 +93,7 @@ class Files:
         except Exception:  # unreadable counts as its own content: the set is another once it can be read
             return b"unreadable"
 
-    def open(self, index: int) -> IO[bytes]:
+    def open(self, index: int) -> io.BufferedReader | io.BytesIO:
         place = self._entries[index].place
         if isinstance(place, str):
             return open(place, "rb")
