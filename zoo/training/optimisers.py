@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from math import cos, pi
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from zoo.errors import ConfigError, WeightsError
 from zoo.recipe import Phase, Recipe
+from zoo.training.gradients import BUCKET, Gradients
+
+OVERLAPPING = ("cuda",)      # devices that send beside computing; a CPU's cores would have to do both
 
 
 def annealed(recipe: Recipe, progress: float) -> float:
@@ -50,6 +54,9 @@ class Player:
             values, lr=recipe.lr, betas=(first, second), eps=recipe.eps, fused=values[0].device.type in ("cpu", "cuda")
         )
         self.scaler = torch.amp.GradScaler(values[0].device.type, enabled=scale_gradients)
+        self.scaler.scale(torch.zeros((), device=values[0].device))      # makes its state: a first turn may be skipped
+        self._norm: Tensor | None = None
+        self._shared: Gradients | None = None      # made by the first turn among several processes
 
     def weight(self, phase: Phase) -> float:
         """Return what a phase's loss is multiplied with: k for one that comes every k-th time."""
@@ -59,33 +66,74 @@ class Player:
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
 
-    def step(self, lr: float, accelerator: Accelerator, clip_norm: float | None) -> Tensor:
-        """Average gradients over processes, take one step and return the gradient's norm (a scalar on the device)."""
-        self._average(accelerator)
+    # A turn ends with these, in this order: collect around the last backward, average, norms, then apply or skip.
+
+    def collect(self, accelerator: Accelerator) -> AbstractContextManager[None]:
+        """Enter around the last backward of a turn: gradients that are ready travel while it goes on."""
+        if accelerator.num_processes == 1 or accelerator.device.type not in OVERLAPPING:
+            return nullcontext()
+        return self._gradients(accelerator).collected()
+
+    def average(self, accelerator: Accelerator, flags: Tensor) -> Tensor:
+        """Average the gradients over processes and return the sums of `flags`, float32 [k].
+
+        Every process must come here once a turn, also one whose losses or backward failed: it says so in its flags,
+        and what it lacks counts as zero. A parameter that no process reached keeps no gradient, as in a single process.
+        What follows from gradients, norm and sums is then the same everywhere.
+        """
+        return flags if accelerator.num_processes == 1 else self._gradients(accelerator).average(flags)
+
+    def norms(self) -> Tensor:
+        """Return the norm of all gradients together, without the loss scale: a scalar on the device."""
         self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        self._norm = torch.nn.utils.get_total_norm(gradients)
+        return self._norm
+
+    def first_bad(self) -> str | None:
+        """Return the name of the first parameter with a gradient that is not finite."""
+        named = [(name, value.grad) for name, value in self.parameters.items() if value.grad is not None]
+        finite = torch.stack([torch.isfinite(gradient).all() for _, gradient in named]).tolist() if named else []
+        return next((name for (name, _), fine in zip(named, finite) if not fine), None)
+
+    def apply(self, lr: float, clip_norm: float | None, norm: Tensor) -> None:
+        """Clip the gradients, whose norm this is, take one step and forget them."""
         if clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), clip_norm, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * self._ratio
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._forget()
+
+    def skip(self) -> None:
+        """Leave this step out and forget its gradients; a loss scale that made them overflow is lowered."""
+        overflowed = self._norm is not None and not bool(torch.isfinite(self._norm))
+        # Without an overflow the scale is set to itself: that ends the step and does not count as a good one.
+        self.scaler.update(None if overflowed else self.scale)
+        self._forget()
+
+    @property
+    def scale(self) -> float:
+        """What losses are multiplied with in float16, else 1."""
+        return self.scaler.get_scale()
+
+    def step(self, lr: float, accelerator: Accelerator, clip_norm: float | None) -> Tensor:
+        """Average gradients over processes, take one step and return the gradient's norm (a scalar on the device)."""
+        self.average(accelerator, torch.zeros(0))
+        norm = self.norms()
+        self.apply(lr, clip_norm, norm)
         return norm
 
-    def _average(self, accelerator: Accelerator) -> None:
-        # One flat tensor instead of DDP wrappers: a phase may use any part of any network. A parameter that only some
-        # shares reached counts as zero in the others; one that none reached is left alone, as in a single process.
-        if accelerator.num_processes == 1:
-            return
-        values = list(self.parameters.values())
-        gradients = [torch.zeros_like(value) if value.grad is None else value.grad for value in values]
-        reached = torch.tensor([float(value.grad is not None) for value in values], device=gradients[0].device)
-        flat = accelerator.reduce(torch.cat([*(gradient.flatten() for gradient in gradients), reached]), "mean")
-        *means, reached = torch.split(flat, [*(value.numel() for value in values), len(values)])
-        for value, mean, share in zip(values, means, reached.tolist()):
-            value.grad = _like(value, mean.view_as(value)) if share > 0 else None
+    def _forget(self) -> None:
+        self._norm = None
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _gradients(self, accelerator: Accelerator) -> Gradients:
+        if self._shared is None:
+            bucket = BUCKET if accelerator.device.type in OVERLAPPING else None
+            self._shared = Gradients(list(self.parameters.values()), bucket=bucket)
+        return self._shared
 
     def state(self) -> dict[str, Tensor]:
         """Return the optimiser's moments and counts, named by parameter."""
