@@ -49,6 +49,9 @@ class Gradients:
                         for bucket in self._buckets]  # fmt: skip
         self._works: list[distributed.Work | None] = []      # one for each bucket that is on its way, in their order
 
+    def __len__(self) -> int:
+        return len(self._buckets)
+
     @contextmanager
     def collected(self) -> Iterator[None]:
         """Send each bucket as soon as the one backward that runs within has finished it and those before it.
