@@ -7,8 +7,8 @@ import torch
 
 import zoo
 from zoo.noise import Noise, key
-from zoo.training.augmentation import augment, check
-from zoo.training.augmentation.diffaugment import PARTS, color, cutout, translation
+from zoo.training.augmentation import check
+from zoo.training.augmentation.diffaugment import PARTS, color, cutout, diffaugment, translation
 
 
 def pictures(n: int = 6, channels: int = 3, size: int = 16, **options) -> torch.Tensor:
@@ -19,12 +19,12 @@ def pictures(n: int = 6, channels: int = 3, size: int = 16, **options) -> torch.
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_each_part_keeps_the_shape_and_changes_the_images(part, channels):
     images = pictures(channels=channels)
-    changed = augment(images, [part], Noise(0))
+    changed = diffaugment(images, [part], Noise(0))
     assert changed.shape == images.shape
     assert changed.dtype == images.dtype
     assert not torch.equal(changed, images)
-    assert torch.equal(changed, augment(images, [part], Noise(0)))
-    assert not torch.equal(changed, augment(images, [part], Noise(1)))
+    assert torch.equal(changed, diffaugment(images, [part], Noise(0)))
+    assert not torch.equal(changed, diffaugment(images, [part], Noise(1)))
 
 
 @pytest.mark.parametrize("part", sorted(PARTS))
@@ -32,7 +32,7 @@ def test_each_part_is_differentiable_twice(part):
     images = pictures(2, size=5, dtype=torch.float64).requires_grad_(True)
 
     def through(x):
-        return augment(x, [part], Noise(3)).pow(3)
+        return diffaugment(x, [part], Noise(3)).pow(3)
 
     assert torch.autograd.gradcheck(through, (images,))
     assert torch.autograd.gradgradcheck(through, (images,))
@@ -42,8 +42,8 @@ def test_parts_follow_one_another_in_the_given_order():
     images = pictures()
     noise = Noise(5)
     expected = cutout(color(images, noise), noise)
-    assert torch.equal(augment(images, ["color", "cutout"], Noise(5)), expected)
-    assert torch.equal(augment(images, [], Noise(5)), images)
+    assert torch.equal(diffaugment(images, ["color", "cutout"], Noise(5)), expected)
+    assert torch.equal(diffaugment(images, [], Noise(5)), images)
 
 
 def test_color_leaves_alpha_alone_and_keeps_grey_grey():
@@ -91,7 +91,7 @@ def test_cutout_greys_a_square_of_at_most_half_the_size():
 def test_reals_and_fakes_of_one_step_are_changed_differently():
     images, noise = pictures(), Noise(0)
     parts = ("color", "translation", "cutout")
-    assert not torch.equal(augment(images, parts, noise), augment(images, parts, noise))
+    assert not torch.equal(diffaugment(images, parts, noise), diffaugment(images, parts, noise))
 
 
 def test_an_unknown_part_is_refused():
@@ -119,9 +119,9 @@ def test_shares_interleave_to_the_whole_batch(draw):
 
 def test_augmentation_of_shares_is_that_of_the_whole_batch():
     images, parts = pictures(8), ("color", "translation", "cutout")
-    whole = augment(images, parts, Noise(4))
+    whole = diffaugment(images, parts, Noise(4))
     for share in range(2):
-        part = augment(images[share::2], parts, Noise(4, share=share, shares=2))
+        part = diffaugment(images[share::2], parts, Noise(4, share=share, shares=2))
         assert torch.allclose(part, whole[share::2], atol=1e-6)
 
 

@@ -77,7 +77,11 @@ class Recipe:
     ema_kimg: float = 10.0                               # half-life of the average, in thousand images
     ema_rampup: float | None = 0.05                      # half-life at most this share of the images seen; None: off
     clip_norm: float | None = None                       # largest global gradient norm of a phase; None: no clipping
-    augment: tuple[str, ...] = ()                        # DiffAugment's parts: "color", "translation", "cutout"
+    augment: tuple[str, ...] = ()                        # "ada", or DiffAugment's "color", "translation", "cutout"
+    ada_target: float | None = 0.6                       # mean sign of logits on reals that steers p; None: p is fixed
+    ada_kimg: float = 500.0                              # thousand images in which a steered p can go from 0 to 1
+    ada_p: float = 0.0                                   # chance of each of ADA's changes: as training begins, or fixed
+    ada_ramp_kimg: float = 0.0                           # thousand images in which a fixed p rises from 0
     mirror: bool = False                                 # flip half of the images left to right
     fresh: tuple[str, ...] = ()                          # networks that start untrained beside trained ones
     warmup_kimg: float = 0.0                             # thousand images in which only the fresh ones move

@@ -32,6 +32,10 @@ TYPES: dict[str, Any] = {
     "ema_rampup": Positive | None,
     "clip_norm": Positive | None,
     "augment": tuple[str, ...],
+    "ada_target": Share | None,
+    "ada_kimg": Positive,
+    "ada_p": Share,
+    "ada_ramp_kimg": Annotated[float, Field(ge=0)],
     "mirror": bool,
     "warmup_kimg": Annotated[float, Field(ge=0)],
 }
@@ -48,6 +52,7 @@ ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
     "sample_kimg": Positive,
     "checkpoint_kimg": Positive,
     "keep": Annotated[int, Field(ge=1)],
+    "patience": Annotated[int, Field(ge=1)],
 }
 ADAPTERS = {name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)) for name, kind in TYPES.items()}
 STRICT = {

@@ -12,37 +12,50 @@ from zoo.errors import ConfigError, suggest
 from zoo.model import Model
 from zoo.noise import Noise
 from zoo.recipe import Recipe
-from zoo.training.augmentation.diffaugment import PARTS
+from zoo.training.augmentation.ada import SETS, ada
+from zoo.training.augmentation.diffaugment import PARTS, diffaugment
+from zoo.training.augmentation.probability import HEARD, Probability, probability
 
 
 def check(parts: Sequence[str]) -> None:
-    """Raise ConfigError unless every part is one that there is."""
+    """Raise ConfigError unless the parts are DiffAugment's or one of ADA's sets."""
+    possible = [*PARTS, *SETS]
     for part in parts:
-        if part not in PARTS:
-            raise ConfigError(f"No augmentation {part!r}.{suggest(part, list(PARTS))} Possible: {', '.join(PARTS)}.")
-
-
-def augment(images: Tensor, parts: Sequence[str], noise: Noise) -> Tensor:
-    """Return images [N, C, H, W] after each of the named parts, in order."""
-    for part in parts:
-        images = PARTS[part](images, noise)
-    return images
+        if part not in possible:
+            raise ConfigError(f"No augmentation {part!r}.{suggest(part, possible)} Possible: {', '.join(possible)}.")
+    if len(parts) > 1 and (sets := [part for part in parts if part in SETS]):
+        raise ConfigError(
+            f"augment={','.join(parts)}: {sets[0]} goes alone, as its p is measured without other changes; give it or "
+            f"some of {', '.join(PARTS)}."
+        )
 
 
 class Augmenter:
-    """What stands between images and critics: the parts of `recipe.augment`, and how strongly they act."""
+    """What stands between images and critics: the parts of `recipe.augment`, and how strongly they act.
+
+    Args:
+        recipe: checked; ADA's settings count where `augment` names one of its sets.
+        model: its critics, as the recipe names them, are wrapped while `attached`.
+
+    Raises:
+        ConfigError: unknown parts, or settings of ADA that do not go together.
+    """
 
     def __init__(self, recipe: Recipe, model: Model):
+        check(recipe.augment)
         self._parts = recipe.augment
         self._critics = [model.get_submodule(name) for name in recipe.critics]
         self._noise = Noise(0)
+        self._changes = SETS.get("".join(self._parts), ())
+        self._probability: Probability | None = probability(recipe) if self._changes else None
+        self._judged = False      # whether a critic that learns has seen images
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Have the critics see their images changed, for as long as they are in training mode."""
         with ExitStack() as stack:
             for critic in self._critics if self._parts else ():
-                stack.callback(critic.register_forward_pre_hook(self._change).remove)
+                stack.callback(critic.register_forward_pre_hook(self._before).remove)
             yield
 
     def draw(self, noise: Noise) -> None:
@@ -51,22 +64,49 @@ class Augmenter:
 
     def hear(self, watched: Mapping[str, float]) -> None:
         """Take what a turn watched: scalars, averaged over the whole batch and all processes."""
+        if self._probability is not None:
+            self._probability.hear(watched)
 
     def adapt(self, images: int) -> None:
-        """Hear that a step is over, which showed so many images."""
+        """Hear that a step is over, which showed so many images.
+
+        Raises:
+            ConfigError: critics have had their turns, but nothing says how far they overfit.
+        """
+        if self._probability is None:
+            return
+        self._probability.adapt(images)
+        if self._judged and self._probability.deaf:
+            raise ConfigError(
+                f"ADA moves its p by {HEARD!r}, which none of this recipe's losses watches: have the critic's loss "
+                "watch the mean sign of its logits on reals, or fix p with ada_target=none and ada_p."
+            )
 
     def watch(self) -> dict[str, float]:
-        """Return what the log should tell; nothing where nothing adapts."""
-        return {}
+        """Return what the log should tell: p, and what it was last moved by; nothing where nothing moves."""
+        return {} if self._probability is None else self._probability.watch()
 
     def state(self) -> dict[str, float | int]:
-        """Return all that a resumed training needs to go on as if it had not stopped, as JSON."""
-        return {}
+        """Return all that a resumed training needs to go on as if it had not stopped, fit for JSON."""
+        return {} if self._probability is None else self._probability.state()
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned.
 
-    def _change(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        Raises:
+            RunError: it is of a training without ADA.
+        """
+        if self._probability is not None:
+            self._probability.restore(state)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return images [N, C, H, W] as a critic would see them next."""
+        if self._probability is None:
+            return diffaugment(images, self._parts, self._noise)
+        return ada(images, self._changes, self._probability.p, self._noise)
+
+    def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not module.training:
             return None      # sampling and logits for the user see images as they are
-        return (augment(inputs[0], self._parts, self._noise), *inputs[1:])
+        self._judged |= any(parameter.requires_grad for parameter in module.parameters())
+        return (self(inputs[0]), *inputs[1:])

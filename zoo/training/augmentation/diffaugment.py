@@ -5,7 +5,7 @@ Zhao et al., 2020, arXiv:2006.10738. Written from the paper's description with i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -51,3 +51,10 @@ def cutout(images: Tensor, noise: Noise, ratio: float = 0.5) -> Tensor:
 
 
 PARTS: dict[str, Callable[[Tensor, Noise], Tensor]] = {"color": color, "translation": translation, "cutout": cutout}
+
+
+def diffaugment(images: Tensor, parts: Sequence[str], noise: Noise) -> Tensor:
+    """Return images [N, C, H, W] after each of the named parts, in order."""
+    for part in parts:
+        images = PARTS[part](images, noise)
+    return images
