@@ -58,7 +58,7 @@ class Saver:
             checkpoints.write(self.directory, checkpoint)
         except RunError as error:
             log.warning("%s", error)
-            return error
+            return RunError(str(error))      # without the frames of this one, which hold the tensors
         try:
             checkpoints.prune(self.directory, self.keep)
         except OSError as error:

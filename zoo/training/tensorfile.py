@@ -86,7 +86,7 @@ def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def _finite(tensor: Tensor) -> Tensor:
-    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    values = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     low, high = (values.float() if values.element_size() == 1 else values).aminmax()
     return low.isfinite() & high.isfinite()      # a NaN is both
 
@@ -103,6 +103,7 @@ def _bytes(tensor: Tensor) -> int:
 def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     yield header(tensors)
     for _, tensor in _ordered(tensors):
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        raw = values.reshape(-1).view(torch.uint8).numpy().data
         for begin in range(0, len(raw), PIECE):
             yield raw[begin : begin + PIECE]
