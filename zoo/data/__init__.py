@@ -6,13 +6,17 @@ import os
 from pathlib import Path
 
 from zoo.data.batches import batches
+from zoo.data.folders import open_folder
 from zoo.data.images import ImageSet, normalise
-from zoo.data.sources import Source, open_folder, open_zip, printable
+from zoo.data.reader import Progress
+from zoo.data.sources import Source, printable
+from zoo.data.zips import open_zip
 from zoo.errors import ConfigError, DataError, suggest
 
 __all__ = ["ImageSet", "batches", "normalise", "open_images", "open_source"]
 
-MEMORY = 1 << 30         # bytes: sets whose pixels take no more are decoded once
+MEMORY = 1 << 30         # bytes: sets whose pixels take no more leave out what cannot be read
+CACHE = 32 << 20         # bytes as stored, from which decoded images are kept on disk: about a second of decoding
 POSSIBLE = "Data is an image folder, a zip of one, emoji[:CATEGORY] or hf:OWNER/DATASET."
 
 
@@ -23,6 +27,8 @@ def open_images(
     channels: int,           # 1: grey, 3: RGB, 4: RGBA
     workers: int = 0,        # decoding threads; 0: decode in the caller's thread
     memory: int = MEMORY,    # largest decoded size, in bytes, that is kept in memory
+    cache: int | None = CACHE,               # smallest stored size whose decoded images are kept on disk; None: never
+    progress: Progress | None = None,        # called with (images done, images in all) while all are decoded
 ) -> ImageSet:
     """Open a set of images, each cut to its centre square and resized.
 
@@ -41,7 +47,15 @@ def open_images(
     if channels not in (1, 3, 4) or resolution < 1 or workers < 0:
         given = f"resolution {resolution}, channels {channels}, workers {workers}"
         raise ConfigError(f"images cannot be opened with {given}; channels are 1, 3 or 4, workers 0 or more.")
-    return ImageSet(open_source(spec), resolution=resolution, channels=channels, workers=workers, memory=memory)
+    return ImageSet(
+        open_source(spec),
+        resolution=resolution,
+        channels=channels,
+        workers=workers,
+        memory=memory,
+        cache=cache,
+        progress=progress,
+    )
 
 
 def open_source(spec: str | Path) -> Source:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.data.images import ImageSet
+from zoo.data.order import GroupedOrder, Order, Places, mirrored
 from zoo.errors import ConfigError
-from zoo.noise import key
 
 Rows = tuple[Tensor, Tensor | None]
+AHEAD = 16               # steps whose images a source on the network hears of in advance
 
 
 def batches(
@@ -27,72 +27,80 @@ def batches(
     share: int = 0,          # this process
     shares: int = 1,         # processes
     mirror: bool = False,    # flip half of the images left to right
+    device: torch.device | str = "cpu",      # where the batches shall lie
 ) -> Iterator[Rows]:
     """Yield images uint8 [N, C, H, W] and labels int64 [N] or None, N = batch / shares, for steps start, start + 1, ...
 
     The image at place i of step s has the position p = s * batch + i in the endless sequence of epochs; epoch p // n is
     permuted by a key of (seed, epoch) and mirroring is drawn by a key of (seed, p), so a resumed run goes on with the
-    very next image. A share takes rows share::shares of the batch. Raises ConfigError for an impossible division.
+    very next image. A share takes rows share::shares of the batch. On a GPU the set is held there if it takes little
+    of its memory (`ImageSet.to`), and copied from pinned memory while the GPU works if not. Raises ConfigError for an
+    impossible division.
     """
     if batch < 1 or shares < 1 or batch % shares:
         raise ConfigError(f"batch {batch} cannot be divided among {shares} processes; choose a multiple of {shares}.")
     if not 0 <= share < shares or start < 0:
         raise ConfigError(f"share {share} of {shares} from step {start} does not exist; shares and steps count from 0.")
-    order = Order(len(images), batch, seed, share, shares, mirror)
-    return _ready(images, order, start) if images.in_memory else _prefetched(images, order, start)
+    device = torch.device(device)
+    if device.type != "cpu":
+        images = images.to(device)
+    part = Part(images, batch, seed, slice(share, None, shares), mirror, pinned=device.type == "cuda")
+    rows = _ready(part, start) if images.in_memory and images.device == device else _prefetched(part, start)
+    return (_moved(each, device) for each in rows)
 
 
-class Order:
-    """Which images, and which of them mirrored, a share sees at a step."""
+class Part:
+    """What a share sees: the images of its rows of each step."""
 
-    def __init__(self, n: int, batch: int, seed: int, share: int, shares: int, mirror: bool):
-        self._n, self._batch, self._seed = n, batch, seed
-        self._rows, self._mirror = slice(share, None, shares), mirror
-        self._permutation = lru_cache(maxsize=4)(self._permute)
+    def __init__(self, images: ImageSet, batch: int, seed: int, rows: slice, mirror: bool, *, pinned: bool):
+        self.images, self._batch, self._seed, self._rows, self._mirror = images, batch, seed, rows, mirror
+        self._pinned = pinned and images.device.type == "cpu"
+        self._order = Order(len(images), seed) if images.groups is None else GroupedOrder(images.groups, seed)
 
-    def indices(self, step: int) -> NDArray[np.int64]:
-        epochs, places = np.divmod(self._positions(step)[self._rows], self._n)
-        for epoch in np.unique(epochs):                      # several when the set is smaller than the batch
-            mine = epochs == epoch
-            places[mine] = self._permutation(int(epoch))[places[mine]]
-        return places
+    def indices(self, step: int) -> Places:
+        positions = np.arange(step * self._batch, (step + 1) * self._batch, dtype=np.int64)
+        return self._order.at(positions[self._rows])
 
     def mirrored(self, step: int) -> NDArray[np.bool_]:
-        if not self._mirror:
-            return np.zeros(len(range(self._batch)[self._rows]), dtype=bool)
-        first = step * self._batch                           # Philox makes four numbers a count: number p is fixed by p
-        stream = np.random.Philox(key=key(self._seed, "mirror"), counter=first // 4)
-        numbers = stream.random_raw(first % 4 + self._batch)[first % 4 :]
-        return np.asarray(numbers >> np.uint64(63) == 1)[self._rows]
+        return mirrored(slice(step * self._batch, (step + 1) * self._batch), self._seed)[self._rows]
 
-    def _positions(self, step: int) -> NDArray[np.int64]:
-        return np.arange(step * self._batch, (step + 1) * self._batch, dtype=np.int64)
-
-    def _permute(self, epoch: int) -> NDArray[np.int64]:
-        # Sorting raw Philox numbers, not Generator.permutation: only the raw stream is promised to stay as it is.
-        numbers = np.random.Philox(key=key(self._seed, "order", epoch)).random_raw(self._n)
-        return np.argsort(numbers, kind="stable")
+    def fetch(self, step: int) -> Rows:
+        pixels, labels = self.images.rows(self.indices(step))
+        if self._mirror:
+            flip = torch.from_numpy(self.mirrored(step)).to(pixels.device)
+            pixels = torch.where(flip[:, None, None, None], pixels.flip(3), pixels)
+        if self._pinned:
+            pixels, labels = pixels.pin_memory(), None if labels is None else labels.pin_memory()
+        return pixels, labels
 
 
-def _fetch(images: ImageSet, order: Order, step: int) -> Rows:
-    pixels, labels = images.rows(order.indices(step).tolist())
-    flip = torch.from_numpy(order.mirrored(step))
-    return torch.where(flip[:, None, None, None], pixels.flip(3), pixels) if flip.any() else pixels, labels
-
-
-def _ready(images: ImageSet, order: Order, step: int) -> Iterator[Rows]:
+def _ready(part: Part, step: int) -> Iterator[Rows]:
     while True:
-        yield _fetch(images, order, step)
+        yield part.fetch(step)
         step += 1
 
 
-def _prefetched(images: ImageSet, order: Order, step: int) -> Iterator[Rows]:
+def _prefetched(part: Part, step: int) -> Iterator[Rows]:
     ahead = ThreadPoolExecutor(1, thread_name_prefix="zoo-prefetch")
+    remote = part.images.groups is not None
+
+    def fetch(step: int) -> Rows:
+        if remote:
+            part.images.expect(part.indices(step + AHEAD))
+        return part.fetch(step)
+
     try:
-        coming = ahead.submit(_fetch, images, order, step)
+        coming = ahead.submit(fetch, step)
         while True:
             step += 1
-            rows, coming = coming.result(), ahead.submit(_fetch, images, order, step)
+            rows, coming = coming.result(), ahead.submit(fetch, step)
             yield rows
     finally:
         ahead.shutdown(wait=False, cancel_futures=True)
+
+
+def _moved(rows: Rows, device: torch.device) -> Rows:
+    pixels, labels = rows
+    # From pinned memory the copy runs beside the GPU's work; torch keeps the pinned block until it has ended.
+    pixels = pixels.to(device, non_blocking=True)
+    return pixels, None if labels is None else labels.to(device, non_blocking=True)

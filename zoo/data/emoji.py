@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import IO
@@ -45,6 +46,8 @@ class Emoji:
     """The emoji of some categories. Labels are categories when there are at least two."""
 
     refused: tuple[tuple[str, str], ...] = ()
+    groups: NDArray[np.int64] | None = None
+    encoded = 0                                  # already decoded, once for all
 
     def __init__(self, spec: str):
         chosen = choose(spec.partition(":")[2]) if ":" in spec else categories()
@@ -67,10 +70,16 @@ class Emoji:
         file.seek(0)
         return file
 
+    def expect(self, indices: Sequence[int] | NDArray[np.int64]) -> None:
+        """Hear which images will be wanted soon: they are in memory."""
+
     def fingerprint(self) -> str:
         digest = hashlib.sha256("\0".join(self.names).encode())
         digest.update(tiles()[self._tiles].tobytes())
         return digest.hexdigest()
+
+    def stamp(self) -> str:
+        return self.fingerprint()
 
 
 def choose(selection: str) -> tuple[str, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zoo.data.decode import decode
 from zoo.data.sources import Pixels
@@ -17,6 +19,7 @@ class HubDataset:
     """The `train` split (or the first one), its first image column and its first class-label column."""
 
     refused: tuple[tuple[str, str], ...] = ()
+    groups: NDArray[np.int64] | None = None
 
     def __init__(self, spec: str):
         rows, undecoded = _rows(spec.removeprefix("hf:"))
@@ -36,6 +39,7 @@ class HubDataset:
             if (labels >= 0).all():
                 self.classes, self.labels = tuple(rows.features[label].names), labels.astype(np.int64)
         self._rows, self._column = rows.select_columns([image]).cast_column(image, undecoded), image
+        self.encoded = int(rows.data.nbytes)
         self._digest = f"{spec}\0{rows._fingerprint}"
 
     def image(self, index: int, *, resolution: int, channels: int) -> Pixels:
@@ -46,8 +50,14 @@ class HubDataset:
         stored = self._rows[index][self._column]             # {"bytes": ..., "path": ...}: decoded as every other file
         return io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else open(stored["path"], "rb")
 
+    def expect(self, indices: Sequence[int] | NDArray[np.int64]) -> None:
+        """Hear which images will be wanted soon: they are on this machine's disk."""
+
     def fingerprint(self) -> str:
         return hashlib.sha256(self._digest.encode()).hexdigest()
+
+    def stamp(self) -> str:
+        return self.fingerprint()
 
 
 def _rows(repository: str) -> tuple[Any, Any]:

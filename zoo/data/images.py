@@ -1,156 +1,206 @@
-"""A set of images, all of one size: in memory when it fits, decoded on demand when it does not."""
+"""A set of images, all of one size: kept decoded when that pays, else decoded on demand."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
-from typing import TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.data.decode import reason
+from zoo.data.cache import decoded
+from zoo.data.order import Places
+from zoo.data.reader import Progress, Reader
 from zoo.data.sources import Pixels, Source
 from zoo.errors import DataError
 
 log = logging.getLogger("zoo")
-PATIENCE = 100           # unreadable images in a row before an on-demand set gives up
-BLOCK = 4096             # images queued for the pool at a time
+A_FILE = 8 << 10         # bytes: what opening a file and starting a decoder cost, in bytes decoded in that time
+HELD = 0.25              # share of a device's free memory that images may take
+BLOCK = 4096             # images copied to a device at a time
 
-T = TypeVar("T")
+
+class Stored(Protocol):
+    """Decoded images."""
+
+    kept: Places         # index in the source of each row, rising
+
+    def take(self, rows: Places) -> tuple[Pixels, Places]:
+        """Return images [N, C, H, W], and which of the N are damaged."""
+
+
+class InMemory:
+    """Decoded images in this process's memory."""
+
+    def __init__(self, pixels: Pixels, kept: Places):
+        self.pixels, self.kept = pixels, kept
+
+    def take(self, rows: Places) -> tuple[Pixels, Places]:
+        return np.take(self.pixels, rows, axis=0), np.empty(0, dtype=np.int64)
 
 
 class ImageSet:
     """Images as uint8 [n, C, H, W], read by index. Open one with `zoo.data.open_images`.
 
     Attributes: `name`; `resolution`; `channels`; `labels` int64 [n] or None; `classes`, the names of the labels;
-    `skipped`, (name, reason) of every file that could not be read so far.
+    `skipped`, (name, reason) of every file that could not be read so far; `device` of what is read; `groups`, the
+    sizes of groups of images that are only fetched together, or None.
 
-    A set whose pixels fit in `memory` bytes is decoded once, and files that fail are left out. In a larger one every
-    read decodes, and a file that fails is replaced by the next readable one (with that one's label).
+    A set whose pixels fit in `memory` bytes leaves out files that fail. In a larger one such a file is replaced by the
+    next readable one (with that one's label), whether images are decoded on demand or kept decoded in zoo's home:
+    what is shown at a step does not depend on whether there was room for that.
     """
 
-    def __init__(self, source: Source, *, resolution: int, channels: int, workers: int, memory: int):
+    def __init__(
+        self,
+        source: Source,
+        *,
+        resolution: int,
+        channels: int,
+        workers: int,
+        memory: int,
+        cache: int | None,
+        progress: Progress | None,
+    ):
         self.name, self.resolution, self.channels = source.name, resolution, channels
-        self.classes, self.labels = source.classes, source.labels
-        self._source = source
-        self._skipped = dict(source.refused)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="zoo-data") if workers else None
-        self._size = len(source.names)
-        self._lock = threading.Lock()
-        self._watching = False                 # set once open: a failure is then reported at once
-        self._pixels: Tensor | None = None
-        if self._size * channels * resolution**2 <= memory:
-            self._decode_all()
-        else:
-            self._first_readable(0)
+        self.classes, self.labels, self.groups = source.classes, source.labels, source.groups
+        self.in_memory = False       # whether every image is at hand, so that reading is only a copy
+        self.device = torch.device("cpu")
+        self._source, self._size = source, len(source.names)
+        self._reader = Reader(source, resolution=resolution, channels=channels, workers=workers)
+        self._stored: Stored | None = None
+        self._places: Places | None = None     # index in the source of each image; None: its own
+        self._held: Tensor | None = None       # all pixels on `device`
+        if source.groups is None:
+            self._store(memory, cache, progress)
+        if self._stored is None:
+            self._reader.readable(0)
         self._report()
+        self._reader.watching = True
 
     def __len__(self) -> int:
         return self._size
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted(self._skipped.items()))
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether every image is decoded already, so that reading is only a copy."""
-        return self._pixels is not None
+        return tuple(sorted(self._reader.skipped().items()))
 
     @cached_property
     def fingerprint(self) -> str:
         """A sha256 over the sorted names and sizes of the files, and over their contents when these are at most 1 GiB.
 
         It does not depend on resolution, channels, or on which files could be decoded. For `emoji` it covers names
-        and pixels of the chosen tiles, for a Hub data set the fingerprint that `datasets` gives it.
+        and pixels of the chosen tiles, for a Hub data set the fingerprint that `datasets` gives it, for a streamed one
+        its commit and its files.
         """
-        return self._source.fingerprint()
+        return getattr(self._stored, "fingerprint", "") or self._source.fingerprint()
 
-    def read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int] | Places) -> Tensor:
         """Return the images at these places, uint8 [N, C, H, W]."""
         return self.rows(indices)[0]
 
-    def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    def rows(self, indices: Sequence[int] | Places) -> tuple[Tensor, Tensor | None]:
         """Return images uint8 [N, C, H, W] and their labels int64 [N], or None without classes."""
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self._size):
             raise IndexError(f"{self.name} has images 0 to {self._size - 1}, not {wanted.min()} to {wanted.max()}")
-        if self._pixels is not None:
-            images = self._pixels[torch.from_numpy(wanted)]
-        else:
-            found = list(self._map(self._first_readable, wanted.tolist()))
-            images = torch.stack([_tensor(pixels) for _, pixels in found]) if found else self._empty()
-            wanted = np.array([index for index, _ in found], dtype=np.int64)
-        return images, None if self.labels is None else torch.from_numpy(self.labels[wanted])
+        if self._held is not None:
+            images = self._held[torch.from_numpy(wanted).to(self.device)]
+            return images, None if self.labels is None else torch.from_numpy(self.labels[wanted])
+        places = wanted.copy() if self._places is None else self._places[wanted]
+        pixels = self._decode(places) if self._stored is None else self._take(self._stored, places)
+        labels = self._source.labels
+        return torch.from_numpy(pixels), None if labels is None else torch.from_numpy(labels[places])
 
-    def _decode_all(self) -> None:
-        pixels = torch.empty(self._size, self.channels, self.resolution, self.resolution, dtype=torch.uint8)
-        good = np.zeros(self._size, dtype=bool)
+    def expect(self, indices: Sequence[int] | Places) -> None:
+        """Tell the source which images will be read soon."""
+        self._source.expect(indices)
 
-        def place(index: int) -> None:
-            decoded = self._decode(index)
-            if decoded is not None:
-                pixels[index], good[index] = _tensor(decoded), True
+    def to(self, device: torch.device | str, *, free: int | None = None) -> ImageSet:
+        """Return the set held on a device, where it is read without a copy from the host.
 
-        for first in range(0, self._size, BLOCK):
-            list(self._map(place, range(first, min(first + BLOCK, self._size))))
-        if not good.any():
-            raise DataError(self._all_failed())
-        if not good.all():
-            pixels = pixels[torch.from_numpy(good)]
-            self.labels = None if self.labels is None else self.labels[good]
-        self._pixels, self._size = pixels, len(pixels)
-
-    def _decode(self, index: int) -> Pixels | None:
+        Returns the set itself where it takes more than a quarter of the device's free memory (`free` bytes; None: ask
+        the device), where it is not decoded yet, or where the device is the host itself and nothing else is said.
+        """
+        device = torch.device(device)
+        shape = (self._size, self.channels, self.resolution, self.resolution)
+        free = free_memory(device) if free is None else free
+        if self._stored is None or int(np.prod(shape)) > free * HELD:
+            return self
         try:
-            return self._source.image(index, resolution=self.resolution, channels=self.channels)
-        except Exception as error:  # whatever a broken file makes Pillow raise: named, and passed over
-            self._skip(self._source.names[index], reason(error))
-            return None
+            pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+        except torch.OutOfMemoryError:       # in pieces too small for it: the images stay where they are
+            return self
+        for first in range(0, self._size, BLOCK):
+            pixels[first : first + BLOCK] = self.read(range(first, min(first + BLOCK, self._size))).to(device)
+        held = copy(self)
+        held._held, held.device, held.in_memory = pixels, device, True
+        return held
 
-    def _first_readable(self, index: int) -> tuple[int, Pixels]:
-        for step in range(min(PATIENCE, self._size)):
-            decoded = self._decode((index + step) % self._size)
-            if decoded is not None:
-                return (index + step) % self._size, decoded
-        raise DataError(self._all_failed())
+    def _store(self, memory: int, cache: int | None, progress: Progress | None) -> None:
+        """Have the images decoded once, if they fit in memory or are worth a place on disk."""
+        n = self._size
+        small = n * self.channels * self.resolution**2 <= memory
+        if cache is not None and self._source.encoded + n * A_FILE >= cache:
+            self._stored = decoded(self._reader, progress)
+        if self._stored is None and small:
+            self._stored = self._in_memory(progress)
+        if self._stored is None:
+            return
+        self.in_memory, kept = small, self._stored.kept
+        if not len(kept):
+            raise DataError(self._reader.all_failed())
+        if len(kept) < n:
+            replaced = kept[np.searchsorted(kept, np.arange(n)) % len(kept)]     # by the next readable one
+            self._places = kept if small else replaced
+            self._size = len(self._places)
+            self.labels = None if self.labels is None else self.labels[self._places]
 
-    def _map(self, function: Callable[[int], T], indices: Iterable[int]) -> Iterable[T]:
-        return self._pool.map(function, indices) if self._pool else map(function, indices)
+    def _in_memory(self, progress: Progress | None) -> InMemory:
+        pixels = np.empty((self._size, self.channels, self.resolution, self.resolution), dtype=np.uint8)
+        kept: list[int] = []
+        for index, image in self._reader.everything(progress, threads=self._reader.workers):
+            if image is not None:
+                pixels[len(kept)] = image.transpose(2, 0, 1)
+                kept.append(index)
+        return InMemory(pixels[: len(kept)], np.array(kept, dtype=np.int64))
 
-    def _skip(self, name: str, why: str) -> None:
-        with self._lock:
-            first_time = name not in self._skipped
-            self._skipped.setdefault(name, why)
-        if first_time and self._watching:
-            log.warning("%s: %s cannot be read (%s); another image takes its place.", self.name, name, why)
+    def _take(self, stored: Stored, places: Places) -> Pixels:
+        rows = places if self._places is None else np.searchsorted(stored.kept, places)
+        pixels, damaged = stored.take(rows)
+        if len(damaged):
+            wanted = places[damaged]
+            pixels[damaged] = self._decode(wanted)
+            places[damaged] = wanted
+        return pixels
+
+    def _decode(self, places: Places) -> Pixels:
+        """Decode these images now; `places` is changed where another one had to take the place."""
+        pixels = np.empty((len(places), self.channels, self.resolution, self.resolution), dtype=np.uint8)
+        for row, (index, image) in enumerate(self._reader.readables(places.tolist())):
+            pixels[row], places[row] = image.transpose(2, 0, 1), index
+        return pixels
 
     def _report(self) -> None:
-        self._watching = True
-        if not self._skipped:
+        skipped = self.skipped
+        if not skipped:
             return
-        shown = "; ".join(f"{name} ({why})" for name, why in self.skipped[:3])
-        more = f"; and {len(self._skipped) - 3} more" if len(self._skipped) > 3 else ""
-        counts = f"{len(self._skipped)} files skipped, {self._size} images left"
-        log.warning("%s: %s: %s%s", self.name, counts, shown, more)
-
-    def _all_failed(self) -> str:
-        name, why = self.skipped[0]
-        return f"no image in {self.name} can be read; {len(self._skipped)} files failed, such as {name}: {why}."
-
-    def _empty(self) -> Tensor:
-        return torch.empty(0, self.channels, self.resolution, self.resolution, dtype=torch.uint8)
+        shown = "; ".join(f"{name} ({why})" for name, why in skipped[:3])
+        more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        left = self._size if self._stored is None else len(self._stored.kept)
+        log.warning("%s: %s: %s%s", self.name, f"{len(skipped)} files skipped, {left} images left", shown, more)
 
 
-def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """[H, W, C] -> [C, H, W]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device; 0 for the host, and for one that does not say."""
+    if device.type == "cpu":
+        return 0
+    asked = getattr(torch.get_device_module(device), "mem_get_info", None)
+    return int(asked(device)[0]) if asked else 0
 
 
 def normalise(images: Tensor) -> Tensor:
