@@ -8,6 +8,8 @@ import logging
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -582,3 +584,25 @@ def test_a_folder_of_another_name_is_refused(tmp_path):
     checkpoints.write(tmp_path, made(1)).rename(tmp_path / "best")
     with pytest.raises(RunError, match="named after its step"):
         checkpoints.read(tmp_path / "best")
+
+
+# The same at length: python tests/faults/NAME.py.
+
+
+def script(name: str, *options: str) -> str:
+    """Run a script that makes faults and return the last line that it prints."""
+    path = Path(__file__).parent / "faults" / f"{name}.py"
+    done = subprocess.run([sys.executable, path, *options], capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("count", [15, pytest.param(200, marks=pytest.mark.slow)])
+def test_killed_while_saving(count):
+    assert script("kill_in_save", "--count", str(count)).startswith(f"{count}/{count} ")
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_damaged_anywhere(count):
+    each = 1 + count // 10 + count
+    assert script("damaged_checkpoints", "--count", str(count)).startswith(f"{5 * each}/{5 * each} ")
