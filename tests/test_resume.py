@@ -103,7 +103,11 @@ def test_a_training_that_diverges_is_a_failure_of_the_work(tmp_path, capsys):
     code = main(["train", "dcgan", "emoji", "--out", str(tmp_path / "run"), "--kimg", "0.4", "--batch", "8",
                  "--set", "lr=1e30", "--set", "resolution=16", "--set", "generator_width=4"])  # fmt: skip
     assert code == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err.splitlines()
+    assert "generator.adversarial became nan" in said[0] or "discriminator.adversarial became" in said[0]
+    assert [line for line in said if "Back to step 0" in line] == said[1:-1:2]
+    assert not (tmp_path / "run" / "run.json").exists()      # nothing was learnt: the folder is free for another try
+    assert "after going back 3 times: start another run with a lower lr (now 1e+30)" in said[-1]
 
 
 def test_settings_of_the_recipe_leave_classes_to_be_fitted(tmp_path):

@@ -52,6 +52,14 @@ class Diverged(RunError):
     """A training reached values that are not finite: a failure of the work, so the command line exits with 1."""
 
 
+class Interrupted(RunError):
+    """A signal ended a training, which saved itself first; the command line exits with 128 + the signal's number."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.code = 128 + number
+
+
 class EvaluationError(ZooError):
     """A metric cannot be computed from what was given: too few samples, or no weights for its features."""
 

@@ -47,7 +47,7 @@ class Evaluation:
 
     def save(self, path: str | Path) -> Path:
         """Write the JSON document to a file, whole or not at all, and return its path."""
-        from zoo.metrics.store import place
+        from zoo.storage import place
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,21 @@ def sha256(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place(content: bytes, path: Path) -> None:
+    """Write a file under a passing name, then give it its own, so that no reader finds half of it."""
+    descriptor, passing = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(passing, 0o644)
+        os.replace(passing, path)
+    except BaseException:
+        os.unlink(passing)
+        raise
 
 
 def read_json(path: Path) -> Any:

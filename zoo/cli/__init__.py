@@ -1,6 +1,7 @@
 """The command ``zoo``: every way it can end is decided here.
 
-A user's mistake is one line on standard error and exit code 2, a failure of the work one line and 1, Ctrl-C 130.
+A user's mistake is one line on standard error and exit code 2, a failure of the work one line and 1, Ctrl-C 130, SIGTERM
+during a training 143.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import Diverged, ZooError
+from zoo.errors import Diverged, Interrupted, ZooError
 
 MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
 
@@ -70,6 +71,9 @@ def _ended(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):   # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    if isinstance(error, Interrupted):
+        complain(str(error), error.code)
+        return error.code
     if isinstance(error, ZooError):
         code = FAILURE if isinstance(error, Diverged) else MISTAKE
         complain(str(error), code)

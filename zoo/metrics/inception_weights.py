@@ -19,7 +19,7 @@ from zoo.backbones import package_file
 from zoo.errors import EvaluationError
 from zoo.home import zoo_home
 from zoo.metrics import store
-from zoo.storage import sha256
+from zoo.storage import place, sha256
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"        # the hexadecimal part begins the file's sha256
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
@@ -72,7 +72,7 @@ def _release() -> dict[str, Tensor] | None:
         with urlopen(URL, timeout=TIMEOUT) as answer:
             content = answer.read()
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.place(content, path)
+        place(content, path)
     except OSError:                       # no network, or nowhere to write: the caller names the other ways
         return None
     try:

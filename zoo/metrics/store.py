@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from zoo.errors import EvaluationError
+from zoo.storage import place
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -36,18 +35,3 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     with suppress(OSError):                              # a cache saves time; the work goes on without it
         path.parent.mkdir(parents=True, exist_ok=True)
         place(content, path)
-
-
-def place(content: bytes, path: Path) -> None:
-    """Write a file under a passing name, then give it its own, so that no reader finds half of it."""
-    descriptor, passing = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(passing, 0o644)
-        os.replace(passing, path)
-    except BaseException:
-        os.unlink(passing)
-        raise

@@ -1,8 +1,9 @@
-"""Exponential moving averages of networks, measured in images."""
+"""Averages: over time, of networks, measured in images; over processes, of running statistics."""
 
 from __future__ import annotations
 
 import torch
+from accelerate import Accelerator
 
 from zoo.model import Model
 from zoo.recipe import Recipe
@@ -31,3 +32,17 @@ def follow(model: Model, keep: float) -> None:
                 kept.lerp_(value, 1 - keep)
             else:
                 kept.copy_(value)
+
+
+@torch.no_grad()
+def agree(model: Model, accelerator: Accelerator) -> None:
+    """Average the floating buffers over processes: each has seen batch-norm statistics of its own share of the images.
+
+    In double precision, so that what is the same everywhere stays as it is, bit for bit.
+    """
+    floating = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+    if accelerator.num_processes == 1 or not floating:
+        return
+    flat = accelerator.reduce(torch.cat([buffer.flatten().double() for buffer in floating]), "mean")
+    for buffer, value in zip(floating, flat.split([buffer.numel() for buffer in floating])):
+        buffer.copy_(value.view_as(buffer))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -13,7 +17,9 @@ from torch import Tensor
 
 from zoo.images import save_grid
 from zoo.model import Model
+from zoo.storage import place
 
+say = logging.getLogger("zoo")
 GRID = 64          # images in a sample grid
 GRID_SEED = 0      # the same latents and labels in every grid, so that grids can be compared
 
@@ -32,8 +38,11 @@ class Meters:
                 self._sums[key] = self._sums.get(key, 0) + value.detach().float()
                 self._counts[key] += 1
 
-    def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the mean of each value over processes and since the last call, and start anew."""
+    def means(self, accelerator: Accelerator) -> dict[str, float | None]:
+        """Return the mean of each value over processes and since the last call, and start anew.
+
+        A watched value that is not finite is None, which JSON can say.
+        """
         if not self._sums:
             return {}
         names = sorted(self._sums)
@@ -41,28 +50,73 @@ class Meters:
         averaged = accelerator.reduce(stacked, "mean").tolist()
         self._sums.clear()
         self._counts.clear()
-        return dict(zip(names, averaged))
+        return {name: value if isfinite(value) else None for name, value in zip(names, averaged)}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return (sum, count) of each value, float64: the double of a float32 is that float32 again."""
+        return {
+            name: torch.tensor([float(value), self._counts[name]], dtype=torch.float64)
+            for name, value in self._sums.items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Take back what `state` returned."""
+        self._sums = {name: value[0].to(device, torch.float32) for name, value in state.items()}
+        self._counts = defaultdict(int, {name: int(value[1]) for name, value in state.items()})
 
 
-def append(path: Path, line: Mapping[str, object]) -> None:
-    """Append one line of JSON."""
-    with path.open("a") as file:
-        file.write(json.dumps(dict(line)) + "\n")
+class Log:
+    """log.jsonl, sample grids and curves of one run. A full disk costs pictures and delays lines, not the training."""
 
+    def __init__(self, out: Path):
+        self._out, self._path = out, out / "log.jsonl"
+        self._waiting: list[str] = []      # lines that the disk had no room for
+        self._complained = False
 
-def cut(path: Path, step: int) -> None:
-    """Drop the lines of a log that come after a step: a resumed run writes them again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
+    def append(self, line: Mapping[str, object]) -> None:
+        """Append one line of JSON, and those that could not be written before."""
+        self._waiting.append(json.dumps(dict(line)) + "\n")
+        whole = self._path.stat().st_size if self._path.exists() else 0
         try:
-            if json.loads(line)["step"] > step:
-                break
-        except (ValueError, KeyError):
-            break      # the last line of a killed run may be half written
-        kept.append(line + "\n")
-    path.write_text("".join(kept))
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("".join(self._waiting))
+            self._waiting = []
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self._path, whole)      # half a line would be in the way of the next one
+            self._complain(error)
+
+    def cut(self, step: int) -> None:
+        """Drop the lines after a step, which a training that goes on from there writes again.
+
+        The line that only closed a run goes as well: a run that is made longer has none there.
+        """
+        self._waiting = []
+        if not self._path.exists():
+            return
+        kept = []
+        for text in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+                if line["step"] > step or line.get("closing"):
+                    break
+            except (ValueError, KeyError, TypeError, AttributeError):
+                break      # the last line of a killed run may be half written
+            kept.append(text + "\n")
+        place("".join(kept).encode(), self._path)
+
+    def pictures(self, model: Model, kimg: float) -> None:
+        """Draw a grid of samples, named by kimg, and the curves up to now."""
+        try:
+            grid(model, self._out / "samples", kimg)
+            curves(self._path, self._out / "curves.png")
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            say.warning("%s cannot be written to (%s): the log waits, pictures go.", self._out, error.strerror)
+        self._complained = True
 
 
 def grid(model: Model, directory: Path, kimg: float) -> Path:
@@ -89,7 +143,7 @@ def curves(log: Path, path: Path) -> None:
     marker = "." if len(lines) == 1 else None            # a line needs two points to be seen
     for axis, (phase, members) in zip(axes, panels.items()):
         for name in members:
-            points = [(line["kimg"], line["terms"][name]) for line in lines if name in line["terms"]]
+            points = [(line["kimg"], line["terms"][name]) for line in lines if line["terms"].get(name) is not None]
             axis.plot(*zip(*points), label=name.split(".", 1)[1], linewidth=1, marker=marker)
         axis.set_title(phase, loc="left", fontsize=9)
         axis.legend(fontsize=7, frameon=False, ncols=3)

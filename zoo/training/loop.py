@@ -1,10 +1,12 @@
-"""The loop: it alone freezes, accumulates, averages, steps, projects, follows and saves, and knows no architecture."""
+"""The loop: it alone takes steps, follows averages, logs, saves, stops and goes back, and knows no architecture."""
 
 from __future__ import annotations
 
+import logging
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,22 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import Tensor, nn
+from torch import Tensor
 
-from zoo.data import ImageSet, batches, normalise
-from zoo.errors import ConfigError, Diverged, RunError
+from zoo.data import ImageSet, batches
+from zoo.errors import ConfigError, Diverged, Interrupted, RunError
 from zoo.model import Model
-from zoo.noise import Noise, key
-from zoo.recipe import Batch, Phase, Recipe, Terms
-from zoo.training import checkpoints, log
-from zoo.training.augmentation import augment
-from zoo.training.averaging import decay, follow
-from zoo.training.optimisers import annealed, players
+from zoo.recipe import Phase, Recipe
+from zoo.training import checkpoints, log, ranks
+from zoo.training.averaging import agree, decay, follow
+from zoo.training.faults import TRIES, Ledger
+from zoo.training.optimisers import annealed
+from zoo.training.saving import Saver
+from zoo.training.signals import Stop
+from zoo.training.turns import Moment, Turns
 
-Progress = Callable[[float, float, Mapping[str, float]], None]     # (kimg done, kimg in all, means of the last tick)
-PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+say = logging.getLogger("zoo")
+Progress = Callable[[float, float, Mapping[str, float | None]], None]     # (kimg done, kimg in all, latest means)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Trainer:
         seed: int,
         precision: str,
         accumulate: int,
+        patience: int,
     ):
         shares = accelerator.num_processes * accumulate
         if recipe.batch % shares:
@@ -66,46 +71,98 @@ class Trainer:
                 f"{accumulate} accumulation steps: make it a multiple of {shares}."
             )
         self.accelerator, self.recipe, self.schedule, self.out, self.seed = accelerator, recipe, schedule, out, seed
-        self.images, self.accumulate, self.shares = images, accumulate, shares
+        self.images = images
         self.model = model.follow(recipe.averaged).to(accelerator.device)
         self.model.to(memory_format=torch.channels_last)
         self._share_weights()
-        self.players = players(self.model, recipe, scale_gradients=precision == "fp16")
-        self.dtype = PRECISIONS[precision]
+        self.turns = Turns(self.model, recipe, accelerator, precision=precision, accumulate=accumulate)
         self.steps = -(-int(schedule.kimg * 1000) // recipe.batch)
         self.step = 0
-        self.meters = log.Meters()
-        self.seconds = 0.0      # spent in earlier parts of a resumed run
-        self._changes = Noise(0)      # augmentation's chance; a new one for each micro-batch of each phase
+        self.ledger = Ledger(patience)
+        self.log = log.Log(out)
+        self.saver: Saver | None = None         # of the first process, once the run has begun
+        self.about: Mapping[str, Any] = {}      # what each checkpoint's manifest repeats of run.json
+        self.seconds = 0.0                      # spent in earlier parts of a resumed run
+        self._saved = -1                        # step of the newest good checkpoint
+        self._back = -1                         # step that was last gone back to
+
+    @property
+    def kimg(self) -> float:
+        """Thousand images shown so far."""
+        return self.step * self.recipe.batch / 1000
 
     def run(self, progress: Progress | None = None) -> None:
-        """Train from the current step to the end."""
-        stream = self._stream()
-        begun, last = time.monotonic() - self.seconds, (self.step, time.monotonic())
+        """Train from the current step to the end.
+
+        Raises:
+            Interrupted: a signal came; the training saved itself first.
+            Diverged: values stayed broken however often the training went back.
+            RunError: the last checkpoint could not be written.
+        """
+        self._begun, self._last = time.monotonic() - self.seconds, (self.step, time.monotonic())
         self.model.train()
-        if self.step == 0:
-            self._sample(0.0)
-        with self._augmented():
-            while self.step < self.steps:
-                share = self.step / self.steps
-                self.model.advance(share)
-                images, labels = next(stream)
-                self._let_stand()
-                for index, phase in enumerate(self.recipe.phases):
-                    if self.step % phase.every == 0 and not self._waits(phase):
-                        self._turn(index, phase, images, labels, share)
-                self.step += 1
-                follow(self.model, decay(self.recipe, self.step * self.recipe.batch))
-                # A checkpoint brings a tick with it: buffers are averaged and numbers checked before they are saved.
-                if self._due(self.schedule.tick) or self._due(self.schedule.checkpoint):
-                    self.seconds = time.monotonic() - begun
-                    speed = (self.step - last[0]) * self.recipe.batch / (time.monotonic() - last[1])
-                    last = (self.step, time.monotonic())
-                    self._tick(speed, progress)
-                if self._due(self.schedule.sample):
-                    self._sample(self._named(self.schedule.sample))
-                if self._due(self.schedule.checkpoint):
-                    self._save()
+        if self.accelerator.is_main_process:
+            self.saver = Saver(self.directory, self.schedule.keep)
+        with Stop() as stop, self.turns.augmenter.attached():
+            self._stream = self._batches()
+            if self._saved < 0:
+                self._sample(0.0)
+                self._save()
+            while self.step < self.steps or not self._close(progress):
+                if self._take(stop.number is not None):
+                    self._roll_back(self.ledger.why())
+                elif self.turns.stop:
+                    self._leave(stop)
+                else:
+                    self._mark(progress)
+
+    def _take(self, asked: bool) -> bool:
+        """Take one step; return whether it is time to go back to the last checkpoint."""
+        progress = self.step / self.steps
+        self.model.advance(progress)
+        images, labels = next(self._stream)
+        self._let_stand()
+        lr = annealed(self.recipe, progress) * self.ledger.rate
+        moment = Moment(self.step, images, labels, progress, lr, self.ledger.seed(self.seed))
+        faults = []
+        for index, phase in enumerate(self.recipe.phases):
+            if self.step % phase.every == 0 and not self._waits(phase):
+                fault = self.turns.play(index, moment, asked)
+                faults += [fault] if fault else []
+        self.step += 1
+        follow(self.model, decay(self.recipe, self.step * self.recipe.batch))
+        self.turns.augmenter.adapt(self.recipe.batch)
+        if faults and not self.ledger.strikes:
+            say.warning("Step %d: %s: the step is left out.", faults[0].step, faults[0])
+        return self.ledger.judge(faults)
+
+    def _mark(self, progress: Progress | None) -> None:
+        """Do what is due after a step: a log line, samples, a checkpoint."""
+        # A checkpoint brings a tick with it: buffers are averaged before they are saved.
+        saves = self._due(self.schedule.checkpoint)
+        if saves or self._due(self.schedule.tick):
+            self._tick(progress)
+        if self._due(self.schedule.sample):
+            self._sample(round(int(self.kimg / self.schedule.sample + 1e-9) * self.schedule.sample, 3))
+        if saves:
+            self._save()
+
+    def _close(self, progress: Progress | None) -> bool:
+        """Do at the end what was not due there anyway, in a way that a longer run later on does not notice.
+
+        Return False where the end turned out broken and the training went back.
+        """
+        if self.ledger.strikes:
+            self._roll_back(f"at the end, {self.ledger.why()}")
+            return False
+        if self._saved < self.step and not self._save():
+            return False
+        if not self._due(self.schedule.checkpoint) and not self._due(self.schedule.tick):
+            self._tick(progress, closing=True)
+        if not self._due(self.schedule.sample):
+            self._sample(self.schedule.kimg)
+        self._written()
+        return True
 
     @torch.no_grad()
     def _share_weights(self) -> None:
@@ -129,162 +186,84 @@ class Trainer:
         for name, network in self.model.networks().items() if self.recipe.fresh else ():
             network.train(name in self.recipe.fresh or not self._warming_up)
 
-    # One phase.
-
-    def _turn(self, index: int, phase: Phase, images: Tensor, labels: Tensor | None, share: float) -> None:
-        player = self.players[phase.trains]
-        self.model.requires_grad_(False)
-        player.thaw()
-        watched: list[Mapping[str, Tensor]] = []
-        for micro in range(self.accumulate):
-            self._changes = self._noise("augment", index, micro)
-            batch = self._batch(index, micro, images, labels, share)
-            with self._autocast():
-                terms = phase.loss(self.model, batch)
-            self._check(phase, terms)
-            loss = terms.total() * (player.weight(phase) / self.accumulate)
-            torch.autograd.backward(player.scaler.scale(loss))
-            self.meters.add(phase.name, {**terms.minimise, **terms.watch})
-            watched.append(terms.watch)
-        norm = player.step(annealed(self.recipe, share) * phase.rate, self.accelerator, self.recipe.clip_norm)
-        # A float16 scaler that was too high makes it infinite; then the step was left out and the scale was lowered.
-        if not player.scaler.is_enabled() or bool(torch.isfinite(norm)):
-            self.meters.add(phase.name, {"gradient_norm": norm})
-        if phase.project is not None:
-            for name in phase.trains:
-                phase.project(self.model.get_submodule(name))
-        if phase.after is not None:
-            phase.after(self.model, self._means(watched))
-
-    def _batch(self, index: int, micro: int, images: Tensor, labels: Tensor | None, share: float) -> Batch:
-        rows = slice(micro, None, self.accumulate)
-        noise = self._noise("phase", index, micro)
-        chosen = normalise(images[rows].to(self.accelerator.device)).contiguous(memory_format=torch.channels_last)
-        classes = self.model.config.num_classes
-        onehot = None
-        if classes:
-            indices = torch.zeros(len(images), dtype=torch.int64) if labels is None else labels
-            onehot = nn.functional.one_hot(indices[rows], classes).float().to(self.accelerator.device)
-        return Batch(chosen, onehot, noise, share)
-
-    def _noise(self, purpose: str, index: int, micro: int) -> Noise:
-        seed = key(self.seed, self.step, purpose, index)
-        place = self.accelerator.process_index + micro * self.accelerator.num_processes
-        # Third-party networks may use torch's global generator (dropout): key it too, so that a resume repeats it.
-        torch.manual_seed(key(seed, place))
-        return Noise(seed, share=place, shares=self.shares, device=self.accelerator.device)
-
-    def _means(self, watched: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        means = {name: torch.stack([values[name] for values in watched]).mean(0) for name in watched[0]}
-        return {name: self.accelerator.reduce(value.detach(), "mean") for name, value in means.items()}
-
-    def _check(self, phase: Phase, terms: Terms) -> None:
-        # Reading a number waits for the device; on a GPU the tick finds the fault soon enough.
-        if self.accelerator.device.type == "cuda":
-            return
-        for name, term in terms.minimise.items():
-            if not bool(torch.isfinite(term)):
-                raise self._fault(f"{phase.name}.{name}", float(term.detach()))
-
-    def _fault(self, name: str, value: float) -> Diverged:
-        return Diverged(
-            f"Step {self.step}: {name} became {value}; the weights are not saved. Resume from the last checkpoint with "
-            f"--resume and a lower lr (now {self.recipe.lr:g}), or set clip_norm."
-        )
-
-    # Augmentation wraps the critics from outside: reals, fakes and penalties all pass through it.
-
-    @contextmanager
-    def _augmented(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            if self.recipe.augment:
-                for name in self.recipe.critics:
-                    hook = self.model.get_submodule(name).register_forward_pre_hook(self._augment_input)
-                    stack.callback(hook.remove)
-            yield
-
-    def _augment_input(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not module.training:
-            return None      # sampling and logits for the user see images as they are
-        return (augment(inputs[0], self.recipe.augment, self._changes), *inputs[1:])
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.dtype is None:
-            return nullcontext()
-        return torch.autocast(self.accelerator.device.type, self.dtype)
-
-    def _stream(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         return batches(
             self.images,
             batch=self.recipe.batch,
-            seed=self.seed,
+            seed=self.ledger.seed(self.seed),
             start=self.step,
             share=self.accelerator.process_index,
             shares=self.accelerator.num_processes,
             mirror=self.recipe.mirror,
         )
 
-    # Ticks, samples, checkpoints.
+    # Ticks and samples.
 
     def _due(self, every: float) -> bool:
-        return self.step == self.steps or self.schedule.due(every, self.step, self.recipe.batch)
+        return self.step > 0 and self.schedule.due(every, self.step, self.recipe.batch)
 
-    def _tick(self, speed: float, progress: Progress | None) -> None:
-        self._average_buffers()
-        terms = self.meters.means(self.accelerator)
-        for name, value in terms.items():
-            if value != value or value in (float("inf"), float("-inf")):
-                raise self._fault(name, value)
-        kimg = self.step * self.recipe.batch / 1000
+    def _tick(self, progress: Progress | None, *, closing: bool = False) -> None:
+        """Write a log line; one that only closes the run is marked, for a longer run to take away again."""
+        agree(self.model, self.accelerator)
+        self.seconds = time.monotonic() - self._begun
+        speed = (self.step - self._last[0]) * self.recipe.batch / max(time.monotonic() - self._last[1], 1e-9)
+        self._last = (self.step, time.monotonic())
+        terms = self.turns.meters.means(self.accelerator)
+        line = {
+            "step": self.step,
+            "kimg": self.kimg,
+            "lr": annealed(self.recipe, self.step / self.steps) * self.ledger.rate,
+            "terms": terms,
+            **({"augment": adapted} if (adapted := self.turns.augmenter.watch()) else {}),
+            **self.ledger.report(),
+            **({"closing": True} if closing else {}),
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(speed, 3),
+        }
         if self.accelerator.is_main_process:
-            line = {
-                "step": self.step,
-                "kimg": kimg,
-                "lr": annealed(self.recipe, self.step / self.steps),
-                "terms": terms,
-                "seconds": round(self.seconds, 3),
-                "images_per_second": round(speed, 3),
-            }
-            log.append(self.out / "log.jsonl", line)
+            self.log.append(line)
             if progress is not None:
-                progress(kimg, self.schedule.kimg, {**terms, "images_per_second": speed})
-
-    @torch.no_grad()
-    def _average_buffers(self) -> None:
-        # Batch-norm statistics differ between processes, each having seen its own share of the images.
-        if self.accelerator.num_processes == 1:
-            return
-        floating = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
-        if not floating:
-            return
-        flat = self.accelerator.reduce(torch.cat([buffer.flatten().float() for buffer in floating]), "mean")
-        for buffer, value in zip(floating, flat.split([buffer.numel() for buffer in floating])):
-            buffer.copy_(value.view_as(buffer))
-
-    def _named(self, every: float) -> float:
-        # A step rarely ends on a multiple of `every`; what is due is named by the multiple that it passed.
-        kimg = self.step * self.recipe.batch / 1000
-        return self.schedule.kimg if self.step == self.steps else round(int(kimg / every + 1e-9) * every, 3)
+                progress(self.kimg, self.schedule.kimg, {**terms, "images_per_second": speed})
 
     def _sample(self, kimg: float) -> None:
         if self.accelerator.is_main_process:
-            log.grid(self.model, self.out / "samples", kimg)
-            log.curves(self.out / "log.jsonl", self.out / "curves.png")
+            self.log.pictures(self.model, kimg)
 
-    def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            optimizer = {name: value for player in self.players.values() for name, value in player.state().items()}
-            state = {
-                "step": self.step,
-                "kimg": self.step * self.recipe.batch / 1000,
-                "seconds": self.seconds,
-                "processes": self.accelerator.num_processes,
-                "scalers": {player.name: player.scaler.state_dict() for player in self.players.values()},
-            }
-            directory = self.out / "checkpoints"
-            checkpoints.write(directory, self.step, self.model.state_dict(), optimizer, state)
-            checkpoints.prune(directory, self.schedule.keep)
-        self.accelerator.wait_for_everyone()
+    # Checkpoints, and going back to them.
+
+    @property
+    def directory(self) -> Path:
+        """Where the checkpoints are."""
+        return self.out / "checkpoints"
+
+    def _save(self) -> bool:
+        """Save a checkpoint, but none while a fault lasts; go back and return False where a tensor is broken."""
+        optimizer = {name: value for player in self.turns.players.values() for name, value in player.state().items()}
+        model = self.model.state_dict()
+        broken = checkpoints.non_finite({**model, **optimizer})
+        flag = torch.tensor(float(broken is not None), device=self.accelerator.device)
+        if bool(self.accelerator.reduce(flag) > 0):
+            self._roll_back(f"{broken or 'a tensor of another process'} is not finite")
+            return False
+        if self.ledger.strikes:
+            return True
+        self.ledger.tries = 0
+        held = ranks.gathered(self.model, self.turns.meters, self.accelerator)
+        if self.saver is not None:
+            about = {**self.about, "kimg": self.kimg, "processes": self.accelerator.num_processes}
+            self.saver.save(checkpoints.Checkpoint(self.step, model, optimizer, held, self._state(), about))
+        self._saved = self.step
+        return True
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "kimg": self.kimg,
+            "seconds": time.monotonic() - self._begun,
+            "accumulate": self.turns.accumulate,
+            "scalers": {player.name: player.scaler.state_dict() for player in self.turns.players.values()},
+            "augmentation": self.turns.augmenter.state(),
+            "faults": self.ledger.state(),
+        }
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Take up the training where a checkpoint left it.
@@ -294,15 +273,68 @@ class Trainer:
         """
         if checkpoint.step > self.steps:
             raise RunError(
-                f"This run has {checkpoint.state['kimg']:g} kimg behind it, more than the {self.schedule.kimg:g} asked "
-                "for: give at least as many."
+                f"This run has {checkpoint.step * self.recipe.batch / 1000:g} kimg behind it, more than the "
+                f"{self.schedule.kimg:g} asked for: give at least as many."
             )
+        state = checkpoint.state
         try:
             self.model.load_state_dict(checkpoint.model)
-        except RuntimeError as error:
-            raise RunError(f"The checkpoint of step {checkpoint.step} does not fit this model: {error}") from error
-        for player in self.players.values():
-            player.restore(checkpoint.optimizer)
-            player.scaler.load_state_dict(checkpoint.state["scalers"][player.name])
-        self.step, self.seconds = checkpoint.step, checkpoint.state["seconds"]
-        log.cut(self.out / "log.jsonl", self.step)
+            for player in self.turns.players.values():
+                player.restore(checkpoint.optimizer)
+                player.scaler.load_state_dict(state["scalers"][player.name])
+            self.turns.augmenter.restore(state["augmentation"])
+            self.turns.accumulate = int(state["accumulate"])
+            self.seconds = float(state["seconds"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"The checkpoint of step {checkpoint.step} does not fit this training: {error}") from error
+        self.ledger.restore(state.get("faults", {}))
+        ranks.take_up(checkpoint.ranks, self.model, self.turns.meters, self.accelerator)
+        self.step = self._saved = checkpoint.step
+
+    def _written(self) -> None:
+        """Return, in every process, when the last checkpoint is on disk."""
+        if self.saver is not None:
+            self.saver.wait()
+        self.accelerator.wait_for_everyone()
+
+    def _leave(self, stop: Stop) -> None:
+        """End the training between two steps, so that a resumed one goes on as if nothing had been."""
+        if self._save():
+            self._written()      # in all processes: the end of one would end the others
+        number = stop.number or signal.SIGTERM      # another process may have heard it
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name} at {self.kimg:g} of {self.schedule.kimg:g} kimg, "
+            f"saved at {self._saved * self.recipe.batch / 1000:g}: go on with --resume.", number,
+        )  # fmt: skip
+
+    def _roll_back(self, why: str) -> None:
+        """Take up the last good checkpoint with other chance and a lower learning rate.
+
+        Raises:
+            Diverged: there is none, or that was done too often.
+        """
+        step = self.step
+        if self.saver is not None:
+            with suppress(RunError):
+                self.saver.wait()
+            kept = checkpoints.steps(self.directory)
+            if self.ledger.tries and self._back == self._saved and len(kept) > 1:
+                checkpoints.drop_after(self.directory, checkpoints.step_of(kept[-2]))      # it was not good after all
+        self.accelerator.wait_for_everyone()      # nobody reads before the first process has put things in order
+        found = None if self.ledger.tries >= TRIES else checkpoints.newest(self.directory)
+        if found is None:
+            raise Diverged(
+                f"Step {step}: {why}, after going back {self.ledger.tries} times: start another run with a lower lr "
+                f"(now {self.recipe.lr:g}), or with clip_norm set."
+            )
+        ledger = self.ledger
+        self.ledger = Ledger(ledger.patience)
+        self.restore(found)
+        self.ledger, self._back = ledger, found.step
+        ledger.roll_back(step, found.step, why)
+        say.warning("Step %d: %s. Back to step %d with other chance and the learning rate x %g.",
+                    step, why, found.step, ledger.rate)  # fmt: skip
+        if self.accelerator.is_main_process:
+            self.log.cut(found.step)
+        self._stream, self._last = self._batches(), (self.step, time.monotonic())
+        self.accelerator.wait_for_everyone()      # nobody writes before everybody has read

@@ -29,7 +29,8 @@ class Run:
     def log(self) -> list[dict[str, Any]]:
         """One dictionary for each tick."""
         path = self.directory / "log.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]      # a killed run may leave half a line
 
     @property
     def evaluation(self) -> dict[str, Any] | None:

@@ -1,0 +1,181 @@
+"""How a run begins or goes on: what run.json says, whether the folder is free, and that nothing changed meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from zoo.errors import RunError
+from zoo.projected import described as described_critic
+from zoo.storage import place
+from zoo.training import checkpoints
+from zoo.training.run import Run
+from zoo.versions import versions
+
+if TYPE_CHECKING:
+    from zoo.data import ImageSet
+    from zoo.model import Model
+    from zoo.recipe import Recipe
+    from zoo.training.loop import Trainer
+
+say = logging.getLogger("zoo")
+SAME = ("architecture", "config", "critic", "seed", "recipe")      # what a resumed run must have as it was
+
+
+def check_free(out: Path, resume: bool) -> None:
+    """Refuse a folder that holds a run, unless that goes on.
+
+    Raises:
+        RunError: with what to do.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file: choose another folder for the run.")
+    if (out / "run.json").exists() and not resume:
+        raise RunError(f"{out} already holds a run: go on with --resume (resume=True), or choose another folder.")
+
+
+def described(
+    model: Model, images: ImageSet, recipe: Recipe, kimg: float, seed: int, precision: str, processes: int, micro: int
+) -> dict[str, Any]:
+    """Return what run.json says: everything that is needed to repeat the training."""
+    plain = {name: value for name, value in asdict(replace(recipe, phases=())).items() if name != "phases"}
+    phases = [
+        {
+            "name": phase.name,
+            "trains": phase.trains,
+            "every": phase.every,
+            "rate": phase.rate,
+            "frozen": phase.frozen,
+            "project": None if phase.project is None else getattr(phase.project, "__name__", str(phase.project)),
+            "settings": dict(phase.settings),
+        }
+        for phase in recipe.phases
+    ]
+    return {
+        "architecture": model.architecture,
+        "config": model.config.model_dump(),
+        "critic": described_critic(model),
+        "kimg": kimg,
+        "seed": seed,
+        "precision": precision,
+        "processes": processes,
+        "accumulate": micro,
+        "recipe": {**plain, "phases": phases},
+        "data": {
+            "name": images.name,
+            "images": len(images),
+            "fingerprint": images.fingerprint,
+            "classes": list(images.classes),
+            "skipped": len(images.skipped),
+        },
+        "parent": model.origin or None,
+        "versions": versions(),
+    }
+
+
+def start(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> IO[str] | None:
+    """Take up the newest whole checkpoint where the run goes on, write run.json, return what keeps the folder ours.
+
+    Raises:
+        RunError: no checkpoint is whole, a setting or the data changed, or another process trains there.
+    """
+    out, accelerator = trainer.out, trainer.accelerator
+    check_free(out, resume)
+    lock = _taken(out) if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()      # nobody writes before everybody has looked
+    found = checkpoints.newest(out / "checkpoints") if resume else None
+    if found is None and resume and checkpoints.steps(out / "checkpoints"):
+        raise RunError(f"None of the checkpoints in {out} is whole: restore one, or start another run.")
+    if found is not None:
+        _check_same(Run(out).settings, run)
+        _check_versions(found.about.get("versions"))
+        trainer.restore(found)
+    trainer.about = {"config": _digest(run), "versions": run["versions"]}
+    if accelerator.is_main_process:
+        place((json.dumps(dict(run), indent=1) + "\n").encode(), out / "run.json")
+        checkpoints.drop_after(out / "checkpoints", -1 if found is None else found.step)
+        trainer.log.cut(-1 if found is None else found.step)
+    accelerator.wait_for_everyone()
+    return lock
+
+
+def forget(out: Path) -> None:
+    """Leave the folder free for another try after a failure, if nothing was logged or saved but the beginning."""
+    log = out / "log.jsonl"
+    kept = checkpoints.steps(out / "checkpoints")
+    if not (log.is_file() and log.stat().st_size) and not any(checkpoints.step_of(path) > 0 for path in kept):
+        checkpoints.drop_after(out / "checkpoints", -1)
+        (out / "run.json").unlink(missing_ok=True)
+
+
+def _taken(out: Path) -> IO[str]:
+    """Make the folder and hold its lock, which ends with the process, however it ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / ".lock").open("a+")
+    except OSError as error:
+        raise RunError(f"{out} cannot be written to ({error.strerror}): choose another folder for the run.") from error
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise RunError(f"{out} is being trained by process {file.read(20) or 'unknown'}: choose another.") from error
+    except (ImportError, OSError):      # a system or a disk without locks
+        pass
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _digest(run: Mapping[str, Any]) -> str:
+    """Return a sha256 over what must stay the same while a run goes on."""
+    fixed = {**{name: run[name] for name in SAME}, "data": run["data"]["fingerprint"]}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+def _check_versions(before: object) -> None:
+    now = versions()
+    changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name) not in (None, now[name])] \
+        if isinstance(before, dict) else []  # fmt: skip
+    if changed:
+        say.warning("The run goes on with other versions (%s): the result may differ in the last digits.",
+                    ", ".join(changed))  # fmt: skip
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(dict(now)))
+    for name in SAME:
+        if before.get(name) != plain[name]:
+            what, then, new = _differing(name, before.get(name), plain[name])
+            raise RunError(
+                f"This run was made with {what}={_short(then)}, now it is {_short(new)}: "
+                "resume with the same settings, or start another run."
+            )
+    data = before.get("data")
+    if not isinstance(data, dict) or data.get("fingerprint") != plain["data"]["fingerprint"]:
+        raise RunError(f"The data is not what this run began with ({_short(data)}): start another run.")
+
+
+def _differing(name: str, before: object, now: object) -> tuple[str, object, object]:
+    """Return the first setting that differs, by its dotted name: a whole recipe would be cut off before it."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**now, **before}:
+            if before.get(key) != now.get(key):
+                return _differing(f"{name}.{key}", before.get(key), now.get(key))
+    return name, before, now
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 120 else text[:117] + "..."
