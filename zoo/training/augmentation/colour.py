@@ -38,13 +38,14 @@ def colour_map(
     With the projection P on the luma axis v, P = v v^T: a flip is the reflection 1 - 2 P, a hue turns about v by an
     angle (Rodrigues' formula), and saturation is P + s (1 - P).
     """
-    one, luma = torch.eye(3, device=hue.device), torch.full((3, 3), LUMA**2, device=hue.device)
-    across = LUMA * torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=hue.device)      # v x colour
+    one = torch.eye(3, device=hue.device, dtype=hue.dtype)
+    luma = torch.full_like(one, LUMA**2)
+    across = LUMA * hue.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])      # v x colour
     wide = (slice(None), None, None)
     turned = hue.cos()[wide] * (one - luma) + hue.sin()[wide] * across + luma
     saturated = luma + saturation[wide] * (one - luma)
     matrix = saturated @ turned @ (one - 2 * luma * flipped[wide]) * contrast[wide]
-    return matrix, (matrix @ torch.ones(3, 1, device=hue.device)).squeeze(2) * brightness[:, None]
+    return matrix, matrix.sum(2) * brightness[:, None]
 
 
 def painted(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:

@@ -50,11 +50,12 @@ def geometry(images: Tensor, p: float, noise: Noise) -> Tensor:
 
 def moved(images: Tensor, mirrored: Tensor, quarters: Tensor, shift: Tensor) -> Tensor:
     """Return the images mirrored where told [N], turned anticlockwise by quarters [N] and moved by pixels [N, 2]."""
+    dtype, device = images.dtype, images.device
     height, width = images.shape[2:]
     flip = torch.where(mirrored, -1.0, 1.0)
     inverse = _scaling(flip, torch.ones_like(flip)) @ turn(-quarters * (pi / 2)).round()
-    places = (torch.arange(size, device=images.device) - (size - 1) / 2 for size in (width, height))
-    x, y = _sources(inverse.to(images.dtype), shift.to(images.dtype), *places)
+    places = (torch.arange(size, device=device, dtype=dtype) - (size - 1) / 2 for size in (width, height))
+    x, y = _sources(inverse.to(dtype), shift.to(dtype), *places)
     at = torch.stack([reflect(x + (width - 1) / 2, width), reflect(y + (height - 1) / 2, height)], dim=-1)
     return warp(images, at, nearest=True)
 
@@ -69,7 +70,7 @@ def resampled(images: Tensor, inverse: Tensor, shift: Tensor) -> Tensor:
     dtype, device = images.dtype, images.device
     height, width = images.shape[2:]
     fine = finer(height, dtype, device) @ images @ finer(width, dtype, device).mT
-    places = ((torch.arange(samples(size), device=device) - DELAY) / 2 - (size - 1) / 2 for size in (width, height))
+    places = (_places(size, dtype, device) for size in (width, height))
     x, y = _sources(inverse.to(dtype), shift.to(dtype), *places)
     seen = warp(fine, torch.stack([_sample(x, width), _sample(y, height)], dim=-1))
     return coarser(height, dtype, device) @ seen @ coarser(width, dtype, device).mT
@@ -87,10 +88,14 @@ def _scaling(x: Tensor, y: Tensor) -> Tensor:
 
 def _sources(inverse: Tensor, shift: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return both coordinates [N, H, W] of where the places x [W], y [H] come from."""
-    right = (x.to(shift.dtype) - shift[:, :1])[:, None, :]
-    down = (y.to(shift.dtype) - shift[:, 1:])[:, :, None]
+    right, down = (x - shift[:, :1])[:, None, :], (y - shift[:, 1:])[:, :, None]
     (a, b), (c, d) = ((entry[:, None, None] for entry in row.unbind(1)) for row in inverse.unbind(1))
     return a * right + b * down, c * right + d * down
+
+
+def _places(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return where the samples lie, in pixels from the centre of the image."""
+    return (torch.arange(samples(size), dtype=dtype, device=device) - DELAY) / 2 - (size - 1) / 2
 
 
 def _sample(place: Tensor, size: int) -> Tensor:
