@@ -597,12 +597,21 @@ def script(name: str, *options: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_while_saving(count):
     assert script("kill_in_save", "--count", str(count)).startswith(f"{count}/{count} ")
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_damaged_anywhere(count):
     each = 1 + count // 10 + count
     assert script("damaged_checkpoints", "--count", str(count)).startswith(f"{5 * each}/{5 * each} ")
+
+
+@pytest.mark.parametrize("trainings", [0, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_full_disk(trainings):
+    said = script("disk_full", "--count", str(trainings))
+    if said.startswith("skipped"):
+        pytest.skip(said)
+    count = 7 + (trainings and 1 + trainings)
+    assert said.startswith(f"{count}/{count} ")
