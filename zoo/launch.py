@@ -170,8 +170,9 @@ class _Group:
             return line, int(number)
         if self._heard:
             return f"stopped by {self._heard[0].name}", 128 + self._heard[0]
-        place, code = min((killed or causes).items())
-        return f"failed: process {place} of {self.processes} {_end(codes[place])}, so the run was stopped", max(1, code)
+        place = min(killed or causes)
+        line = f"failed: process {place} of {self.processes} {_end(codes[place])}, so the run was stopped"
+        return line, max(1, codes[place])
 
 
 def _end(code: int) -> str:

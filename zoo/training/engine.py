@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -11,7 +13,7 @@ import torch.distributed
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
-from zoo.errors import ConfigError, DataError, RunError
+from zoo.errors import ConfigError, DataError, Lost, RunError
 from zoo.launch import PROCESSES, world
 from zoo.training.turns import PRECISIONS
 
@@ -42,6 +44,23 @@ def engine(precision: str | None) -> tuple[Accelerator, str]:
     if chosen not in PRECISIONS:
         raise ConfigError(f"No precision {chosen!r}; possible: {', '.join(PRECISIONS)}.")
     return accelerator, chosen
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Run what the processes do together within.
+
+    Raises:
+        Lost: one of the others has died, or has hung for `TIMEOUT`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in text:
+            raise
+        end = f"did not answer for {TIMEOUT}" if "imed out" in text else "has ended"
+        raise Lost(f"Another process of this run {end}, so this one stops too: go on with --resume.") from error
 
 
 def _part() -> None:
