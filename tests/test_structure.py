@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("conversion_cache",),
     ("loading",),                                                            # from a name to a model
     ("transfer", "training", "metrics"),
-    ("evaluation", "publishing"),
+    ("evaluation", "publishing", "doctor"),
     ("demo", "testing"),
     ("cli",),
     ("__main__",),
@@ -43,9 +43,11 @@ DOORS: dict[str, tuple[str, ...]] = {
     "rich": ("zoo.cli",),
     "matplotlib": ("zoo.training.log",),
     "datasets": ("zoo.data.hub",),
+    "fsspec": ("zoo.data.stream",),
+    "pyarrow": ("zoo.data.stream",),
     "jinja2": ("zoo.cards",),
     "yaml": ("zoo.cards",),
-    "PIL": ("zoo.data", "zoo.images"),
+    "PIL": ("zoo.data", "zoo.images", "zoo.doctor.look", "zoo.doctor.sheet"),
 }
 
 # What a plugin may use of zoo: the contract, and the parts that recipes are made of.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from zoo.data.batches import batches
 from zoo.data.folders import open_folder
 from zoo.data.images import ImageSet, normalise
 from zoo.data.reader import Progress
+from zoo.data.shards import PACKED, matching, open_shards
 from zoo.data.sources import Source, printable
 from zoo.data.zips import open_zip
 from zoo.errors import ConfigError, DataError, suggest
@@ -17,7 +19,7 @@ __all__ = ["ImageSet", "batches", "normalise", "open_images", "open_source"]
 
 MEMORY = 1 << 30         # bytes: sets whose pixels take no more leave out what cannot be read
 CACHE = 32 << 20         # bytes as stored, from which decoded images are kept on disk: about a second of decoding
-POSSIBLE = "Data is an image folder, a zip of one, emoji[:CATEGORY] or hf:OWNER/DATASET."
+POSSIBLE = "Data is an image folder, a zip of one, tar shards, emoji[:CATEGORY] or hf:OWNER/DATASET."
 
 
 def open_images(
@@ -64,15 +66,29 @@ def open_source(spec: str | Path) -> Source:
         raise DataError(f"{type(spec).__name__} {str(spec)[:80]!r} is no data. {POSSIBLE}")
     if spec == "":
         raise DataError(f"no data given. {POSSIBLE}")
-    if isinstance(spec, str) and spec.startswith("hf:"):
-        from zoo.data.hub import HubDataset
+    named = NAMED.get(str(spec).partition(":")[0])
+    return named(str(spec)) if named and isinstance(spec, str) else _on_disk(Path(spec))
 
-        return HubDataset(spec)
-    if isinstance(spec, str) and spec.partition(":")[0] == "emoji":
-        from zoo.data.emoji import Emoji
 
-        return Emoji(spec)
-    return _on_disk(Path(spec))
+def _hub(spec: str) -> Source:
+    from zoo.data.hub import HubDataset
+
+    return HubDataset(spec)
+
+
+def _stream(spec: str) -> Source:
+    from zoo.data.stream import HubStream
+
+    return HubStream(spec)
+
+
+def _emoji(spec: str) -> Source:
+    from zoo.data.emoji import Emoji
+
+    return Emoji(spec)
+
+
+NAMED: dict[str, Callable[[str], Source]] = {"hf": _hub, "hf-stream": _stream, "emoji": _emoji}
 
 
 def _on_disk(path: Path) -> Source:
@@ -81,10 +97,17 @@ def _on_disk(path: Path) -> Source:
         if path.is_dir():
             return open_folder(path)
         if path.is_file():
-            return open_zip(path)
+            return open_shards([path], printable(str(path)), path.parent) if _tar(path) else open_zip(path)
+        if "{" in path.name:
+            shards = matching(str(path))
+            return open_shards(shards, printable(str(path)), Path(os.path.commonpath([each.parent for each in shards])))
     except (OSError, ValueError, RuntimeError) as error:      # the last: no home of that user
         raise DataError(f"{printable(str(path))} cannot be opened: {error}") from error
     raise DataError(_missing(path))
+
+
+def _tar(path: Path) -> bool:
+    return path.name.lower().endswith((".tar", *PACKED))
 
 
 def _missing(path: Path) -> str:

@@ -7,17 +7,26 @@ import os
 import stat
 from pathlib import Path
 
-from zoo.data.sources import Entry, Files, Listing, is_image, printable
+from zoo.data.shards import open_shards
+from zoo.data.sources import Entry, Files, Listing, is_image, printable, written
 
 
 def open_folder(path: Path) -> Files:
-    """List a folder, deep, following links; hidden files are passed over, other extensions are counted."""
+    """List a folder, deep, following links; hidden files are passed over, other extensions are counted.
+
+    A folder without images but with tar files is one of shards.
+    """
     listing = Listing(opener=_open)
-    _walk(os.fspath(path), listing)
-    return Files(printable(os.fspath(path)), listing)
+    shards: list[str] = []
+    _walk(os.fspath(path), listing, shards)
+    name = printable(os.fspath(path))
+    if shards and not listing.entries:
+        return open_shards([Path(shard) for shard in sorted(shards)], name, path)
+    listing.refused.extend((printable(shard), "a tar beside image files; put it elsewhere") for shard in shards)
+    return Files(name, listing)
 
 
-def _walk(root: str, listing: Listing) -> None:
+def _walk(root: str, listing: Listing, shards: list[str]) -> None:
     waiting: list[tuple[str, tuple[str, ...]]] = [(root, ())]
     seen: set[tuple[int, int]] = set()
     while waiting:
@@ -34,7 +43,9 @@ def _walk(root: str, listing: Listing) -> None:
         seen.add((here.st_dev, here.st_ino))
         for child in children:
             path, shown = os.path.join(folder, child), (*parts, printable(child))
-            if _look(path, child, shown, listing):
+            if child.lower().endswith(".tar") and os.path.isfile(path):
+                shards.append(path)
+            elif _look(path, child, shown, listing):
                 waiting.append((path, shown))
 
 
@@ -59,8 +70,3 @@ def _look(path: str, name: str, shown: tuple[str, ...], listing: Listing) -> boo
 
 def _open(path: str) -> io.BufferedReader:
     return open(path, "rb")
-
-
-def written(found: os.stat_result) -> str:
-    """Return when a file was written. Its times can be set back, that of its inode (the second) cannot."""
-    return f"{found.st_mtime_ns} {found.st_ctime_ns}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
@@ -15,7 +16,9 @@ from zoo.data.decode import EXTENSIONS, decode
 from zoo.errors import DataError
 
 Pixels = NDArray[np.uint8]
+Classes = tuple[tuple[str, ...], NDArray[np.int64] | None]      # names of the classes, and the label of each image
 LARGEST_MEMBER = 256 << 20        # bytes: an entry of a zip or tar that unpacks to more is refused
+DIGITS = 5                        # of a class number
 DIGESTED = 1 << 30                # bytes: up to this much encoded data is part of a fingerprint
 
 
@@ -60,6 +63,7 @@ class Entry:
     size: int                                    # bytes
     place: Any                                   # what `Listing.opener` takes
     stamp: str                                   # times or checksum: another one when the file was written anew
+    label: str | None = None                     # where something else than its folder says so
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Listing:
     entries: list[Entry] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     ignored: int = 0                             # files with other extensions
+    depth: int = 0                               # leading parts of a path that are no classes
 
 
 class Files:
@@ -83,7 +88,11 @@ class Files:
         entries = sorted(listing.entries, key=lambda entry: entry.parts)
         self.name = name
         self.names = tuple("/".join(entry.parts) for entry in entries)
-        self.classes, self.labels = classify([entry.parts for entry in entries])
+        told = [entry.label for entry in entries if entry.label is not None]
+        if told:
+            self.classes, self.labels = named(told) if len(told) == len(entries) else ((), None)
+        else:
+            self.classes, self.labels = classify([entry.parts[listing.depth :] for entry in entries])
         self.refused = tuple(listing.refused)
         self.encoded = sum(entry.size for entry in entries)
         self._entries, self._opener = entries, listing.opener
@@ -121,7 +130,19 @@ class Files:
             return b"unreadable"
 
 
-def classify(paths: list[tuple[str, ...]]) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
+def named(labels: Sequence[str]) -> Classes:
+    """Return the classes of images whose labels are written beside them: numbers stand for themselves, names sorted."""
+    if all(label.isascii() and label.isdigit() and len(label) <= DIGITS for label in labels):
+        numbers = np.array([int(label) for label in labels], dtype=np.int64)
+        classes = tuple(str(number) for number in range(int(numbers.max()) + 1))
+    else:
+        classes = tuple(sorted(set(labels)))
+        place = {name: index for index, name in enumerate(classes)}
+        numbers = np.array([place[label] for label in labels], dtype=np.int64)
+    return (classes, numbers) if len(classes) > 1 else ((), None)
+
+
+def classify(paths: list[tuple[str, ...]]) -> Classes:
     """Return the class names, sorted, and each path's label; no classes unless there are two and none is outside."""
     while len({path[0] for path in paths}) == 1 and all(len(path) > 1 for path in paths):
         paths = [path[1:] for path in paths]     # a folder that holds everything is packaging, not a class
@@ -134,7 +155,14 @@ def classify(paths: list[tuple[str, ...]]) -> tuple[tuple[str, ...], NDArray[np.
 
 def printable(name: str) -> str:
     """Return the name with line breaks, control characters and bytes that are not UTF-8 written as escapes."""
+    if name.isprintable():
+        return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def written(found: os.stat_result) -> str:
+    """Return when a file was written. Its times can be set back, that of its inode (the second) cannot."""
+    return f"{found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def is_image(name: str) -> bool:

@@ -8,8 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from zoo.data.folders import written
-from zoo.data.sources import LARGEST_MEMBER, Entry, Files, Listing, is_image, printable
+from zoo.data.sources import LARGEST_MEMBER, Entry, Files, Listing, is_image, printable, written
 from zoo.errors import DataError
 
 
