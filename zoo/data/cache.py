@@ -64,8 +64,10 @@ class Kept:
         try:
             index = Index.model_validate_json((folder / "index.json").read_bytes())
             self._file = (folder / "pixels").open("rb")
-        except (ValidationError, OSError) as error:
-            raise Damaged(str(error).splitlines()[0]) from error
+        except ValidationError as error:
+            raise Damaged("index.json is no index") from error
+        except OSError as error:
+            raise Damaged(f"{Path(error.filename).name}: {error.strerror}") from error
         n, *shape = index.shape
         if index.seal != index.sealed() or index.version != VERSION or n + len(index.failed) != total:
             raise Damaged("index.json was altered")
@@ -121,10 +123,10 @@ def decoded(reader: Reader, progress: Progress | None) -> Kept | None:
         return None
     folder = shelf.place(_key(reader))
     try:
-        found = _read(folder, reader)
+        found = _read(folder, reader, aloud=False)
         if found is None:
             with shelf.alone(folder, reader.source.name):
-                found = _read(folder, reader) or _make(folder, reader, progress)
+                found = _read(folder, reader, aloud=True) or _make(folder, reader, progress)
     except OSError as error:
         cause = error.strerror or str(error)
         text = "%s: decoded images cannot be kept in %s (%s); set ZOO_HOME to a folder with room to save time."
@@ -141,14 +143,15 @@ def _key(reader: Reader) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]
 
 
-def _read(folder: Path, reader: Reader) -> Kept | None:
+def _read(folder: Path, reader: Reader, *, aloud: bool) -> Kept | None:
     """Return what the folder holds if it is whole and nothing that failed then can be read now."""
     if not folder.is_dir():
         return None
     try:
         found = Kept(folder, len(reader.source.names))
     except Damaged as error:
-        log.warning("%s: decoded images in %s are damaged (%s): made again.", reader.source.name, folder, error)
+        if aloud:
+            log.warning("%s: decoded images in %s are damaged (%s): made again.", reader.source.name, folder, error)
         return None
     passing = [failure.index for failure in found.failures if failure.passing]
     retry = Reader(reader.source, resolution=reader.resolution, channels=reader.channels, workers=0)

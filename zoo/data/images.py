@@ -197,9 +197,7 @@ class ImageSet:
 
 def free_memory(device: torch.device) -> int:
     """Return the bytes that are free on a device; 0 for the host, and for one that does not say."""
-    if device.type == "cpu":
-        return 0
-    asked = getattr(torch.get_device_module(device), "mem_get_info", None)
+    asked = getattr(getattr(torch, device.type, None), "mem_get_info", None)       # of torch.cuda, torch.xpu
     return int(asked(device)[0]) if asked else 0
 
 

@@ -25,6 +25,7 @@ USUAL = 64.0                     # GB
 SPARE = 1 << 30                  # bytes that stay free on the disk
 DRAFT = ".draft-"                # how the folders begin that are being written
 PAUSE = 0.1                      # seconds between two looks at a lock
+MINUTE = 60.0                    # seconds
 
 
 def place(key: str) -> Path:
@@ -131,14 +132,12 @@ def _caches(home: Path) -> list[Cache]:
 def _used(folder: Path) -> bool:
     """Return whether a living process has the folder's pixels open."""
     try:
-        if time.time() - folder.stat().st_mtime < PAUSE:      # a draft that is just being made
-            return True
         with (folder / "pixels").open("rb") as file:
             return not _lock(file, shared=False)
-    except FileNotFoundError:
-        return False
     except OSError:
-        return True
+        with suppress(OSError):              # of a draft that was begun just now they are not there yet
+            return time.time() - folder.stat().st_mtime < MINUTE
+        return False
 
 
 def _lock(file: IO[bytes], *, shared: bool) -> bool:
