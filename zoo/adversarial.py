@@ -57,8 +57,9 @@ class DiscriminatorLoss:
         watch = {
             "logits_real": on_real.detach().mean(),
             "logits_fake": on_fake.detach().mean(),
-            "sign_real": on_real.detach().sign().mean(),      # ADA's overfitting measure r_t (Karras 2020a, eq. 1)
         }
+        if self.adversarial.border is not None:      # ADA's overfitting measure r_t (Karras 2020a, eq. 1)
+            watch["sign_real"] = (on_real.detach() - self.adversarial.border).sign().mean()
         terms = {"adversarial": self.adversarial.discriminator(on_real, on_fake)}
         if gamma:
             terms["r1"] = 0.5 * gamma * squared_gradient(on_real, real)

@@ -23,6 +23,7 @@ class Adversarial(NamedTuple):
     discriminator: Callable[[Tensor, Tensor], Tensor]    # (real logits, fake logits) -> scalar
     generator: Callable[[Tensor], Tensor]                # (fake logits; fake minus real ones where paired) -> scalar
     paired: bool = False                                 # relativistic: a fake is judged against its batch's real
+    border: float | None = 0.0                           # the logit between reals and fakes; None: there is none
 
 
 def nonsaturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -72,9 +73,11 @@ def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 ADVERSARIAL: dict[str, Adversarial] = {
     "nonsaturating": Adversarial("nonsaturating", nonsaturating_discriminator, nonsaturating_generator),
     "hinge": Adversarial("hinge", hinge_discriminator, critic_generator),
-    "least_squares": Adversarial("least_squares", least_squares_discriminator, least_squares_generator),
-    "wasserstein": Adversarial("wasserstein", wasserstein_discriminator, critic_generator),
-    "relativistic": Adversarial("relativistic", relativistic_discriminator, nonsaturating_generator, paired=True),
+    "least_squares": Adversarial("least_squares", least_squares_discriminator, least_squares_generator, border=0.5),
+    "wasserstein": Adversarial("wasserstein", wasserstein_discriminator, critic_generator, border=None),
+    "relativistic": Adversarial(
+        "relativistic", relativistic_discriminator, nonsaturating_generator, paired=True, border=None
+    ),
 }
 
 

@@ -38,12 +38,14 @@ class Augmenter:
         model: its critics, as the recipe names them, are wrapped while `attached`.
 
     Raises:
-        ConfigError: unknown parts, or settings of ADA that do not go together.
+        ConfigError: unknown parts, no critic, or settings of ADA that do not go together.
     """
 
     def __init__(self, recipe: Recipe, model: Model):
         check(recipe.augment)
         self._parts = recipe.augment
+        if recipe.augment and not recipe.critics:
+            raise ConfigError(f"augment={','.join(recipe.augment)}: this recipe has no critic to see changed images.")
         self._critics = [model.get_submodule(name) for name in recipe.critics]
         self._noise = Noise(0)
         self._changes = SETS.get("".join(self._parts), ())
@@ -78,8 +80,8 @@ class Augmenter:
         self._probability.adapt(images)
         if self._judged and self._probability.deaf:
             raise ConfigError(
-                f"ADA moves its p by {HEARD!r}, which none of this recipe's losses watches: have the critic's loss "
-                "watch the mean sign of its logits on reals, or fix p with ada_target=none and ada_p."
+                f"ADA moves its p by {HEARD!r}, the mean sign of logits on reals, which none of this recipe's losses "
+                "watches (relativistic and Wasserstein ones have no zero): fix p with ada_target=none and ada_p."
             )
 
     def watch(self) -> dict[str, float]:

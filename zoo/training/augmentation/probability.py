@@ -63,7 +63,7 @@ class Steered:
         """Take a turn's watched means; one that is not finite says nothing."""
         sign = watched.get(HEARD)
         if sign is not None and isfinite(sign):
-            self._sum, self._turns = self._sum + sign, self._turns + 1
+            self._sum, self._turns, self.deaf = self._sum + sign, self._turns + 1, False
 
     def adapt(self, images: int) -> None:
         """Hear of a step; each `INTERVAL`-th moves p by the share that the images since then have of `ada_kimg`."""
