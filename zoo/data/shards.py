@@ -9,6 +9,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,10 @@ def matching(pattern: str) -> list[Path]:
     Raises:
         DataError: there are too many, or one of them is missing.
     """
-    paths = []
-    for spelled in _expanded(pattern):
-        paths.append(Path(spelled).expanduser())
-        if len(paths) > MOST:
-            raise DataError(f"{printable(pattern)} stands for more than {MOST} files; name fewer.")
+    spelled = list(islice(_expanded(pattern), MOST + 1))
+    if len(spelled) > MOST:
+        raise DataError(f"{printable(pattern)} stands for more than {MOST} files; name fewer.")
+    paths = [Path(each) for each in spelled]
     for path in paths:
         if not path.is_file():
             raise DataError(f"{printable(pattern)}: {printable(str(path))} is missing: get it, or change the pattern.")

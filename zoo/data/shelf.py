@@ -25,6 +25,7 @@ USUAL = 64.0                     # GB
 SPARE = 1 << 30                  # bytes that stay free on the disk
 DRAFT = ".draft-"                # how the folders begin that are being written
 PAUSE = 0.1                      # seconds between two looks at a lock
+LONG = 10.0                      # seconds that a process waits for another one without a word
 MINUTE = 60.0                    # seconds
 
 
@@ -46,11 +47,11 @@ def alone(folder: Path, name: str) -> Iterator[None]:
     """Let one process at a time make a folder; the others wait. Raises OSError where nothing can be written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("wb") as file:
-        told = False
+        speaks = time.monotonic() + LONG
         while not _lock(file, shared=False):
-            if not told:
+            if time.monotonic() > speaks:
                 log.warning("%s: waiting for another process that decodes the same images.", name)
-            told = True
+                speaks = float("inf")
             time.sleep(PAUSE)
         yield
 
