@@ -109,11 +109,12 @@ def test_info_tells_configuration_and_size(trained, capsys):
 def test_every_verb_explains_itself(capsys):
     assert main([]) == 0
     overview = capsys.readouterr().out
-    for verb in ("list", "info", "sample", "train", "finetune", "evaluate", "publish", "convert", "plugins", "demo"):
+    verbs = "list", "info", "sample", "train", "finetune", "evaluate", "publish", "convert", "plugins", "doctor", "demo"
+    for verb in verbs:
         assert f" {verb} " in overview
         assert main([verb, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out
-    for later in ("verify", "doctor", "web"):
+    for later in ("verify", "web"):
         assert f" {later} " not in overview
 
 

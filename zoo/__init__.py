@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo import losses, testing
     from zoo.conversion import convert
+    from zoo.doctor import Diagnosis, diagnose
     from zoo.errors import ZooError
     from zoo.evaluation import Evaluation, evaluate
     from zoo.loading import create, load, save
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "Batch",
+    "Diagnosis",
     "Evaluation",
     "Gaussian",
     "Model",
@@ -37,6 +39,7 @@ __all__ = [
     "__version__",
     "convert",
     "create",
+    "diagnose",
     "evaluate",
     "finetune",
     "hookimpl",
@@ -56,6 +59,8 @@ _HOME = {
     "list_models": "zoo.registry",
     "convert": "zoo.conversion",
     "create": "zoo.loading",
+    "diagnose": "zoo.doctor",
+    "Diagnosis": "zoo.doctor",
     "load": "zoo.loading",
     "save": "zoo.loading",
     "train": "zoo.training",

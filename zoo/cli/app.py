@@ -8,6 +8,7 @@ import typer
 
 from zoo.cli.convert import convert
 from zoo.cli.demo import demo
+from zoo.cli.doctor import doctor
 from zoo.cli.evaluate import evaluate
 from zoo.cli.finetune import finetune
 from zoo.cli.info import info
@@ -29,6 +30,7 @@ app.command("finetune")(finetune)
 app.command("evaluate")(evaluate)
 app.command("publish")(publish)
 app.command("convert")(convert)
+app.command("doctor")(doctor)
 app.command("demo")(demo)
 app.add_typer(plugins, name="plugins")
 plugins.command("list")(list_plugins)
