@@ -60,6 +60,10 @@ class Interrupted(RunError):
         self.code = 128 + number
 
 
+class Lost(RunError):
+    """Another process of the same training has died or hangs; a failure of the work: the command line exits with 1."""
+
+
 class EvaluationError(ZooError):
     """A metric cannot be computed from what was given: too few samples, or no weights for its features."""
 

@@ -1,4 +1,4 @@
-"""How much memory this machine has, so that what cannot fit is refused before anything is allocated."""
+"""How much memory this machine has and has left, so that what cannot fit is known before anything is allocated."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")      # of a container, where there is one
+USED = Path("/sys/fs/cgroup/memory.stat")
+SYSTEM = Path("/proc/meminfo")
 
 
 @cache
@@ -19,3 +21,15 @@ def installed() -> int:
     with suppress(OSError, ValueError):              # "max" where there is no limit
         most = min(most, int(LIMIT.read_text()))
     return most
+
+
+def free() -> int:
+    """Return the bytes of memory that are left to this process; all that is installed where nobody says."""
+    left = installed()
+    with suppress(OSError, ValueError, StopIteration):
+        lines = SYSTEM.read_text().splitlines()
+        left = min(left, int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024)
+    with suppress(OSError, ValueError, KeyError):
+        used = dict(line.split() for line in USED.read_text().splitlines())
+        left = min(left, int(LIMIT.read_text()) - int(used["anon"]) - int(used["unevictable"]))
+    return max(0, left)

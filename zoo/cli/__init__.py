@@ -1,7 +1,7 @@
 """The command ``zoo``: every way it can end is decided here.
 
-A user's mistake is one line on standard error and exit code 2, a failure of the work one line and 1, Ctrl-C 130, SIGTERM
-during a training 143.
+A user's mistake is one line on standard error and exit code 2, a failure of the work one line and 1, Ctrl-C 130, and
+SIGTERM during a training 143.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import Diverged, Interrupted, ZooError
+from zoo.errors import Diverged, Interrupted, Lost, ZooError
 
 MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
 
@@ -75,7 +75,7 @@ def _ended(error: BaseException) -> int:
         complain(str(error), error.code)
         return error.code
     if isinstance(error, ZooError):
-        code = FAILURE if isinstance(error, Diverged) else MISTAKE
+        code = FAILURE if isinstance(error, Diverged | Lost) else MISTAKE
         complain(str(error), code)
         return code
     complain(f"failed: {one_line(error)} (--debug shows where)", FAILURE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,8 +12,21 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path, typer.Option(metavar="RUN", help="The run directory to make.")]
 Kimg = Annotated[float, typer.Option(help="Length of the training, in thousand images shown.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Images a step, over all processes; the recipe's if left out.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in RUN.")]
+Batch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="Images a step, over all processes; the recipe's if left out. auto: the recipe's, split as memory allows.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the newest whole checkpoint in RUN, or begin where there is none.")
+]
+Every = Annotated[float, typer.Option(metavar="KIMG", help="Thousand images between two checkpoints.")]
+Keep = Annotated[int, typer.Option(min=1, help="Checkpoints kept.")]
+Patience = Annotated[
+    int, typer.Option(min=1, help="Steps in a row with values that are not finite before the training goes back.")
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Precision = Annotated[Literal["no", "bf16", "fp16"] | None, typer.Option(help="Autocast; no: float32 throughout.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Micro-batches that a step is split into, to save memory.")]
@@ -48,6 +61,21 @@ def with_critic(model: Model, kind: str | None) -> Model:
         raise ConfigError(f"--critic {kind}: write projected, projected@96 or projected:resnet18@96.")
     pixels = int(found["pixels"]) if found["pixels"] else None
     return project(model, found["backbone"] or LITE0, resolution=pixels)
+
+
+def batch_size(given: str | None) -> Any:
+    """Return what ``--batch`` says: a number, "auto" or None.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    from zoo.errors import ConfigError
+
+    if given is None or given == "auto":
+        return given
+    if not given.isascii() or not given.isdecimal() or int(given) < 1:
+        raise ConfigError(f"--batch {given}: give a number of images, at least 1, or auto.")
+    return int(given)
 
 
 def seed_everything(seed: int) -> None:

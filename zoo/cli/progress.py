@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-SHOWN = 4                    # values in one plain line; all of them are in the run's log
 PAUSE = 2.0                  # seconds between two plain lines
 
 
@@ -41,13 +40,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, done: float, total: float, values: Mapping[str, float]) -> None:
+    def __call__(self, done: float, total: float, values: Mapping[str, float | None]) -> None:
         """Tell how far a training is: kimg done, kimg in all, and the values to watch."""
         short = f"{done:g}/{total:g} kimg"
         if self._bar is not None and "images_per_second" in values:      # a bar has room for little more
-            short += f"  {values['images_per_second']:.3g} img/s"
+            short += f"  {_short(values['images_per_second'])} img/s"
         elif self._bar is None:
-            short += "".join(f"  {name} {value:.3g}" for name, value in _few(values))
+            short += "".join(f"  {name} {_short(value)}" for name, value in _few(values))
         self._tell(done, total, short)
 
     def images(self, stage: str, done: int, total: int) -> None:
@@ -62,6 +61,13 @@ class Progress:
             print(f"{self.title}: {text}  {self._last - self._begun:.0f} s", flush=True)
 
 
-def _few(values: Mapping[str, float]) -> list[tuple[str, float]]:
-    plain = [(name, value) for name, value in values.items() if not name.endswith("gradient_norm")]
-    return plain[: SHOWN - 1] + plain[SHOWN - 1 :][-1:]        # the last one is the speed
+def _few(values: Mapping[str, float | None]) -> list[tuple[str, float | None]]:
+    """Return the first term of each phase, and what stands for itself, such as the speed; the log has all of them."""
+    first: dict[str, tuple[str, float | None]] = {}
+    for name, value in values.items():
+        first.setdefault(name.partition(".")[0], (name, value))
+    return list(first.values())
+
+
+def _short(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zoo.errors import ConfigError, suggest
 from zoo.training.run import Run
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoo.data import ImageSet
     from zoo.model import Model
     from zoo.recipe import Recipe
-    from zoo.training.loop import Progress
+    from zoo.training.loop import Progress, Trainer
 
 __all__ = ["Run", "finetune", "train"]
 
@@ -26,7 +26,7 @@ def train(
     *,
     kimg: float,
     out: str | Path,
-    batch: int | None = None,
+    batch: int | Literal["auto"] | None = None,
     resume: bool = False,
     seed: int = 0,
     recipe: Recipe | None = None,
@@ -49,7 +49,8 @@ def train(
         data: image folder, zip of one, ``emoji``, ``hf:OWNER/DATASET``, or an open `ImageSet`.
         kimg: length of the training, in thousand real images shown.
         out: the run directory; must not hold a run, unless `resume`.
-        batch: images a step over all processes; None: the recipe's.
+        batch: images a step over all processes; None: the recipe's; "auto": the recipe's, in as few micro-batches as
+            memory allows, found by a dry run.
         resume: go on from the newest whole checkpoint in `out`; starts at 0 where there is none.
         seed: of everything random; the same seed and settings give the same weights.
         recipe: None: the model's own.
@@ -68,6 +69,7 @@ def train(
         ConfigError, DataError, RunError: with one line that says what to do.
         Interrupted: SIGTERM or Ctrl-C came; the training saved itself first and goes on with `resume`.
         Diverged: values stayed broken; the last good checkpoint is kept.
+        Lost: another process of the training died or hangs.
     """
     from zoo.data import open_images
     from zoo.model import Model
@@ -86,10 +88,7 @@ def train(
     starting.check_free(directory, resume)
     accelerator, precision = engine(precision)
     model.complete()
-    if batch is not None and "batch" in (settings or {}):
-        raise ConfigError(f"batch is given twice, as {batch} and among the settings: keep one of them.")
-    changes = {**(settings or {}), **({} if batch is None else {"batch": batch})}
-    recipe = settled(recipe or training_recipe(model), changes)
+    recipe = settled(recipe or training_recipe(model), _with_batch(settings or {}, batch, accumulate))
     images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
     _check_labels(model, images)
     check_division(recipe.batch, len(images), accelerator.num_processes, accumulate)
@@ -98,20 +97,10 @@ def train(
         model, images, recipe, schedule, directory,
         accelerator=accelerator, seed=seed, precision=precision, accumulate=accumulate, patience=patience,
     )  # fmt: skip
-    described = starting.described(
-        model, images, recipe, kimg, seed, precision, accelerator.num_processes, accumulate
-    )
-    lock = starting.start(trainer, {**described, **(facts or {})}, resume)
-    try:
-        trainer.run(progress)
-        return _finish(trainer)
-    except Exception:
-        if lock is not None:
-            starting.forget(directory)
-        raise
-    finally:
-        if lock is not None:
-            lock.close()
+    if batch == "auto" and not (resume and starting.begun(directory)):      # a run that goes on keeps what it found
+        trainer.fit()
+    described = starting.described(model, images, recipe, kimg, seed, precision, accelerator.num_processes)
+    return _carried_out(trainer, {**described, **(facts or {})}, resume, progress)
 
 
 def finetune(
@@ -161,6 +150,18 @@ def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     return changed
 
 
+def _with_batch(settings: Mapping[str, object], batch: object, accumulate: int) -> dict[str, object]:
+    if batch == "auto":
+        if accumulate > 1:
+            raise ConfigError(f"batch='auto' finds how to split a step, so accumulate={accumulate} is one too many.")
+        return dict(settings)
+    if batch is None:
+        return dict(settings)
+    if "batch" in settings:
+        raise ConfigError(f"batch is given twice, as {batch} and among the settings: keep one of them.")
+    return {**settings, "batch": batch}
+
+
 def _check_labels(model: Model, images: ImageSet) -> None:
     classes, found = model.config.num_classes, len(images.classes) if images.labels is not None else 0
     if classes and found != classes and (classes > 1 or found):
@@ -170,7 +171,25 @@ def _check_labels(model: Model, images: ImageSet) -> None:
         )
 
 
-def _finish(trainer: Any) -> Run:
+def _carried_out(trainer: Trainer, described: Mapping[str, Any], resume: bool, progress: Progress | None) -> Run:
+    from zoo.training import starting
+    from zoo.training.engine import together
+
+    lock = starting.start(trainer, described, resume)
+    try:
+        with together():
+            trainer.run(progress)
+            return _finish(trainer)
+    except Exception:
+        if lock is not None:
+            starting.forget(trainer.out)
+        raise
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+def _finish(trainer: Trainer) -> Run:
     import torch
 
     from zoo.training import log

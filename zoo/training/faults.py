@@ -60,7 +60,7 @@ class Ledger:
         self.strikes = self.strikes + 1 if faults else 0
         for fault in faults:
             self._skipped += 1
-            self._note({**asdict(fault), "action": "skipped"})
+            self.note({**asdict(fault), "action": "skipped"})
             self._latest = str(fault)
         return self.strikes >= self.patience
 
@@ -74,7 +74,8 @@ class Ledger:
         record = {"step": step, "action": "rolled back", "to": to, "why": why, "rate": self.rate}
         self._records = [*self._records[: SHOWN - 1], record]
 
-    def _note(self, record: dict[str, Any]) -> None:
+    def note(self, record: dict[str, Any]) -> None:
+        """Keep what happened for the next log line."""
         if len(self._records) < SHOWN:
             self._records.append(record)
 

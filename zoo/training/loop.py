@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from zoo.data import ImageSet, batches
@@ -23,6 +24,7 @@ from zoo.recipe import Phase, Recipe
 from zoo.training import checkpoints, log, ranks
 from zoo.training.averaging import agree, decay, follow
 from zoo.training.faults import TRIES, Ledger
+from zoo.training.memory import fitting
 from zoo.training.optimisers import annealed
 from zoo.training.saving import Saver
 from zoo.training.signals import Stop
@@ -105,25 +107,45 @@ class Trainer:
             self.saver = Saver(self.directory, self.schedule.keep)
         with Stop() as stop, self.turns.augmenter.attached():
             self._stream = self._batches()
+            if self._warming_up:
+                say.warning("Untrained: %s. It learns alone until %g kimg.",
+                            ", ".join(self.recipe.fresh), self.recipe.warmup_kimg)  # fmt: skip
             if self._saved < 0:
                 self._sample(0.0)
                 self._save()
             while self.step < self.steps or not self._close(progress):
                 if self._take(stop.number is not None):
                     self._roll_back(self.ledger.why())
-                elif self.turns.stop:
+                    continue
+                self._mark(progress)      # a resumed run goes on after it, so what is due here is due now
+                if self.turns.stop:
                     self._leave(stop)
-                else:
-                    self._mark(progress)
 
-    def _take(self, asked: bool) -> bool:
-        """Take one step; return whether it is time to go back to the last checkpoint."""
+    def fit(self) -> None:
+        """Split each process's share of a batch into as few micro-batches as its memory allows, by a dry run."""
+        self.model.train()
+        self._stream = self._batches()
+        moment = self._moment()
+        share = len(moment.images)
+        trained = [value for player in self.turns.players.values() for value in player.parameters.values()]
+        states = sum(2 * value.nbytes for value in trained)      # Adam's two moments
+        mine = fitting(partial(self.turns.rehearse, moment), share, states, self.accelerator.device)
+        self.turns.accumulate = max(gather_object([mine]))
+        parts = self.turns.accumulate
+        say.warning("A step's %d images go through %s.", self.recipe.batch,
+                    f"in {parts} micro-batches of {share // parts}" if parts > 1 else "at once")  # fmt: skip
+
+    def _moment(self) -> Moment:
         progress = self.step / self.steps
         self.model.advance(progress)
         images, labels = next(self._stream)
         self._let_stand()
         lr = annealed(self.recipe, progress) * self.ledger.rate
-        moment = Moment(self.step, images, labels, progress, lr, self.ledger.seed(self.seed))
+        return Moment(self.step, images, labels, progress, lr, self.ledger.seed(self.seed))
+
+    def _take(self, asked: bool) -> bool:
+        """Take one step; return whether it is time to go back to the last checkpoint."""
+        moment, parts = self._moment(), self.turns.accumulate
         faults = []
         for index, phase in enumerate(self.recipe.phases):
             if self.step % phase.every == 0 and not self._waits(phase):
@@ -132,6 +154,10 @@ class Trainer:
         self.step += 1
         follow(self.model, decay(self.recipe, self.step * self.recipe.batch))
         self.turns.augmenter.adapt(self.recipe.batch)
+        if self.turns.accumulate > parts:
+            self.ledger.note({"step": moment.step, "action": "split", "accumulate": self.turns.accumulate})
+            say.warning("Step %d: out of memory; from here on the images of a step go through in parts of %d.",
+                        moment.step, len(moment.images) // self.turns.accumulate)  # fmt: skip
         if faults and not self.ledger.strikes:
             say.warning("Step %d: %s: the step is left out.", faults[0].step, faults[0])
         return self.ledger.judge(faults)
@@ -299,7 +325,7 @@ class Trainer:
 
     def _leave(self, stop: Stop) -> None:
         """End the training between two steps, so that a resumed one goes on as if nothing had been."""
-        if self._save():
+        if self._saved == self.step or self._save():
             self._written()      # in all processes: the end of one would end the others
         number = stop.number or signal.SIGTERM      # another process may have heard it
         raise Interrupted(

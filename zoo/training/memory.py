@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
 import torch
 
 from zoo.errors import RunError
+from zoo.memory import free
 
 # How torch's allocators say it; those of CUDA and other devices have a class of their own.
 WORDS = ("can't allocate memory", "not enough memory", "failed to allocate", "out of memory")
+SHARE = 0.8                             # of the memory that is free, for what a micro-batch takes at most
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")      # Linux's account of this process
+
+Rehearse = Callable[[int], None]        # play one micro-batch, when a share is split into so many, without a step
 
 
 def ran_out(error: BaseException) -> bool:
@@ -15,6 +26,13 @@ def ran_out(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in WORDS)
+
+
+def give_back() -> None:
+    """Let go of the memory that nothing uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def finer(images: int, accumulate: int) -> int:
@@ -29,3 +47,64 @@ def finer(images: int, accumulate: int) -> int:
     raise RunError(
         "Out of memory with one image at a time: use --precision bf16, a smaller model or resolution, or more memory."
     )
+
+
+def fitting(rehearse: Rehearse, images: int, states: int, device: torch.device) -> int:
+    """Return into how few equal micro-batches a share of so many images may be split to fit into free memory.
+
+    Args:
+        rehearse: plays one micro-batch of every phase, given the number of micro-batches.
+        images: of this process's share of a batch.
+        states: bytes that the optimisers will take besides.
+
+    Raises:
+        RunError: not even one image at a time fits.
+    """
+    splits = [count for count in range(1, images + 1) if images % count == 0]      # few, large parts first
+    if device.type == "cpu":
+        return _measured(rehearse, splits, images, states)
+    return _tried(rehearse, splits, states, device)
+
+
+def _tried(rehearse: Rehearse, splits: Sequence[int], states: int, device: torch.device) -> int:
+    # A GPU refuses what does not fit, so the largest is tried first, beside a block of the optimisers' size.
+    for count in splits:
+        try:
+            block = torch.empty(states, dtype=torch.uint8, device=device)
+            rehearse(count)
+            del block
+            return count
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+        finally:
+            give_back()
+    return finer(1, 1)
+
+
+def _measured(rehearse: Rehearse, splits: Sequence[int], images: int, states: int) -> int:
+    # A CPU's system does not refuse, it kills: two small parts are measured, and a line through them says what fits.
+    small = [count for count in reversed(splits) if images // count > 1][:2] or [splits[-1]]
+    begun = _account("VmRSS")
+    if begun is None or len(small) < 2:
+        return small[-1]
+    sizes, peaks = [images // count for count in small], []
+    for count in small:
+        with suppress(OSError):
+            RESET.write_text("5")      # the highest mark begins anew
+        rehearse(count)
+        peaks.append((_account("VmHWM") or begun) - begun)
+        give_back()
+    each = max(0.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
+    room = SHARE * free() / int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - states
+    fit = [count for count in splits if peaks[0] + each * (images // count - sizes[0]) <= room]
+    return fit[0] if fit else splits[-1]
+
+
+def _account(name: str) -> int | None:
+    """Return an entry of Linux's account of this process in bytes; None on other systems."""
+    with suppress(OSError, ValueError):
+        for line in STATUS.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None

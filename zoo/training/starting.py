@@ -41,7 +41,7 @@ def check_free(out: Path, resume: bool) -> None:
 
 
 def described(
-    model: Model, images: ImageSet, recipe: Recipe, kimg: float, seed: int, precision: str, processes: int, micro: int
+    model: Model, images: ImageSet, recipe: Recipe, kimg: float, seed: int, precision: str, processes: int
 ) -> dict[str, Any]:
     """Return what run.json says: everything that is needed to repeat the training."""
     plain = {name: value for name, value in asdict(replace(recipe, phases=())).items() if name != "phases"}
@@ -65,7 +65,6 @@ def described(
         "seed": seed,
         "precision": precision,
         "processes": processes,
-        "accumulate": micro,
         "recipe": {**plain, "phases": phases},
         "data": {
             "name": images.name,
@@ -96,6 +95,7 @@ def start(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> IO[str] | N
         _check_same(Run(out).settings, run)
         _check_versions(found.about.get("versions"))
         trainer.restore(found)
+    run = {**run, "accumulate": trainer.turns.accumulate}      # as memory had it
     trainer.about = {"config": _digest(run), "versions": run["versions"]}
     if accelerator.is_main_process:
         place((json.dumps(dict(run), indent=1) + "\n").encode(), out / "run.json")
@@ -103,6 +103,11 @@ def start(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> IO[str] | N
         trainer.log.cut(-1 if found is None else found.step)
     accelerator.wait_for_everyone()
     return lock
+
+
+def begun(out: Path) -> bool:
+    """Return whether the folder holds a checkpoint to go on from."""
+    return bool(checkpoints.steps(out / "checkpoints"))
 
 
 def forget(out: Path) -> None:

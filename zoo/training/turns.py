@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from zoo.recipe import Batch, Phase, Recipe, Terms
 from zoo.training.augmentation import Augmenter
 from zoo.training.faults import Fault, Witness
 from zoo.training.log import Meters
-from zoo.training.memory import finer, ran_out
+from zoo.training.memory import finer, give_back, ran_out
 from zoo.training.optimisers import Player, players
 from zoo.training.tensorfile import non_finite
 
@@ -76,7 +75,8 @@ class Turns:
                 break
             player.skip()
             _put_back(buffers)
-            self._halve(len(moment.images))
+            give_back()
+            self.accumulate = finer(len(moment.images), self.accumulate)
         norm = player.norms()
         broken = bool(flags[BROKEN] > 0)
         if not broken and bool(torch.isfinite(norm)):
@@ -97,15 +97,13 @@ class Turns:
 
     def _backward(self, index: int, moment: Moment, player: Player) -> tuple[list[Terms], Tensor]:
         """Leave the gradients of all micro-batches; return their terms and the flags of `FULL` and `BROKEN`."""
-        phase = self.recipe.phases[index]
+        weight = player.weight(self.recipe.phases[index]) / self.accumulate
         played: list[Terms] = []
         flags = torch.zeros(3, device=self.accelerator.device)
         try:
             for micro in range(self.accumulate):
-                batch = self._batch(index, micro, moment)
-                with self._autocast():
-                    terms = phase.loss(self.model, batch)
-                loss = terms.total() * (player.weight(phase) / self.accumulate)
+                terms = self._forward(index, micro, moment)
+                loss = terms.total() * weight
                 last = micro == self.accumulate - 1
                 with player.collect(self.accelerator) if last else nullcontext():
                     torch.autograd.backward(player.scaler.scale(loss))
@@ -117,11 +115,27 @@ class Turns:
             flags[FULL] = 1.0
         return played, flags
 
-    def _halve(self, images: int) -> None:
-        gc.collect()      # what the failed try still holds
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.accumulate = finer(images, self.accumulate)
+    def _forward(self, index: int, micro: int, moment: Moment) -> Terms:
+        batch = self._batch(index, micro, moment)
+        with self._autocast():
+            return self.recipe.phases[index].loss(self.model, batch)
+
+    def rehearse(self, moment: Moment, accumulate: int) -> None:
+        """Play the first of so many micro-batches of every phase, and leave everything as it was."""
+        before, self.accumulate = self.accumulate, accumulate
+        buffers = [(buffer, buffer.clone()) for buffer in self._buffers()]
+        try:
+            for index, phase in enumerate(self.recipe.phases):
+                player = self.players[phase.trains]
+                self.model.requires_grad_(False)
+                player.thaw()
+                torch.autograd.backward(player.scaler.scale(self._forward(index, 0, moment).total()))
+                player.skip()
+        finally:
+            for player in self.players.values():
+                player.skip()
+            self.accumulate = before
+            _put_back(buffers)
 
     def _step(self, phase: Phase, player: Player, moment: Moment, played: list[Terms], norm: Tensor) -> None:
         player.apply(moment.lr * phase.rate, self.recipe.clip_norm, norm)
