@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import pi
+from math import log2, pi
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from zoo.noise import Noise
 from zoo.training.augmentation.ada import SETS, ada, band_gains, filtering, grain, hole
 from zoo.training.augmentation.colour import colour, colour_map, painted
 from zoo.training.augmentation.filters import SYM2, SYM6, bands, coarser, finer
-from zoo.training.augmentation.geometry import blit, geometry, moved, resampled, turn
+from zoo.training.augmentation.geometry import blit, drawn_geometry, drawn_moves, geometry, moved, resampled, turn
 from zoo.training.augmentation.warp import reflect, warp
 
 CPU = torch.device("cpu")
@@ -39,6 +39,17 @@ def neutral(n: int) -> dict[str, torch.Tensor]:
     """The strengths of colour that change nothing."""
     zero, one = torch.zeros(n, dtype=torch.float64), torch.ones(n, dtype=torch.float64)
     return {"brightness": zero, "contrast": one, "flipped": zero.bool(), "hue": zero, "saturation": one}
+
+
+def near(found: torch.Tensor, share: float) -> bool:
+    """Whether so many of thousands are true, within four deviations."""
+    return abs(float(found.double().mean()) - share) < 4 * (share * (1 - share) / len(found)) ** 0.5
+
+
+def spread(values: torch.Tensor, deviation: float) -> bool:
+    """Whether thousands of values look as if drawn from a normal distribution around 0."""
+    inside = near(values.abs() < deviation, 0.6827) and near(values.abs() < 2 * deviation, 0.9545)
+    return inside and abs(float(values.mean())) < 4 * deviation / len(values) ** 0.5
 
 
 def unchanged(images: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
@@ -136,6 +147,20 @@ def test_quarters_mirrors_and_moves_are_exact(size):
     assert torch.equal(both, moved(turned, mirrored, quarters, right_and_up))
 
 
+def test_moves_are_drawn_evenly():
+    n = 8000
+    mirrored, quarters, shift = drawn_moves(torch.empty(n, 1, 32, 64), 1.0, Noise(0))
+    assert near(mirrored, 0.5)
+    assert all(near(quarters == k, 0.25) for k in range(4))
+    for axis, reach in enumerate((8, 4)):
+        assert all(near(shift[:, axis] == k, 1 / (2 * reach)) for k in range(1 - reach, reach))
+        assert all(near(shift[:, axis] == k, 1 / (4 * reach)) for k in (-reach, reach))      # half as often: rounded
+    mirrored, quarters, shift = drawn_moves(torch.empty(n, 1, 32, 64), 0.3, Noise(0))
+    assert near(mirrored, 0.15)
+    assert near(quarters > 0, 0.3 * 3 / 4)
+    assert near(shift.any(1), 0.3 * (1 - 1 / 8 / 16))
+
+
 def test_blitting_makes_no_new_pixels():
     images = torch.arange(16.0 * 16).view(1, 1, 16, 16).expand(300, 1, 16, 16)
     changed = blit(images, 1.0, Noise(0))
@@ -218,6 +243,56 @@ def test_scaling_widens_what_it_shows():
     assert float((changed - expected)[..., 8:-8].abs().max()) < 0.02
 
 
+def test_geometry_is_drawn_as_the_paper_says():
+    n = 8000
+    chosen, inverse, shift = drawn_geometry(torch.empty(n, 1, 32, 64), 1.0, Noise(0))
+    assert bool(chosen.all())
+    assert spread(shift[:, 0], 8)
+    assert spread(shift[:, 1], 4)
+    # The determinant is 1 / scale^2, as stretching keeps areas; singular values are as stretch^2 to 1, or inversely.
+    assert spread(inverse.det().log2(), 2 * 0.2)
+    largest, smallest = torch.linalg.svdvals(inverse).unbind(1)
+    ratio = (largest / smallest).log2()
+    assert float(ratio.square().mean().sqrt()) == pytest.approx(2 * 0.2, rel=0.04)
+    angle = torch.atan2(inverse[:, 0, 1] - inverse[:, 1, 0], inverse[:, 0, 0] + inverse[:, 1, 1])
+    assert all(near((angle >= low * pi / 4) & (angle < (low + 1) * pi / 4), 1 / 8) for low in range(-4, 4))
+
+
+def test_geometry_is_drawn_as_often_as_p_says():
+    n, p = 8000, 0.36
+    chosen, inverse, shift = drawn_geometry(torch.empty(n, 1, 32, 32), p, Noise(0))
+    largest, smallest = torch.linalg.svdvals(inverse.double()).unbind(1)
+    scaled, stretched = (largest * smallest - 1).abs() > 1e-4, (largest / smallest - 1).abs() > 1e-4
+    assert all(near(each, p) for each in (scaled, stretched, shift.any(1)))
+    angle = torch.atan2(inverse[:, 0, 1] - inverse[:, 1, 0], inverse[:, 0, 0] + inverse[:, 1, 1])
+    assert near(angle.abs() > 1e-4, p)      # before or after: together
+    assert near((angle.abs() > 1e-4) & ~(scaled | stretched | shift.any(1)), p * (1 - p) ** 3)
+    assert torch.equal(chosen, scaled | stretched | shift.any(1) | (angle.abs() > 1e-4))
+
+
+def test_geometry_scales_turns_stretches_and_turns_again():
+    scale, before, stretch, after = 1.2, 0.3, 1.1, -0.7
+    chain = turn(torch.tensor([after])) @ torch.diag(torch.tensor([stretch, 1 / stretch]))
+    chain = chain @ turn(torch.tensor([before])) * scale
+    drawn = drawn_geometry(torch.empty(1, 1, 8, 8), 1.0, Told([0] * 5, [scale, stretch], [before, after], [0, 0]))
+    assert torch.allclose(drawn[1] @ chain, torch.eye(2), atol=1e-6)
+
+
+class Told(Noise):
+    """Noise that draws what makes ADA choose the given scales, angles and shift."""
+
+    def __init__(self, gates, scales, angles, shift):
+        super().__init__(0)
+        self.uniforms = [gates, [(angle / pi + 1) / 2 for angle in angles]]
+        self.normals = [[log2(scale) / 0.2 for scale in scales], shift]
+
+    def uniform(self, n, *shape):
+        return torch.tensor(self.uniforms.pop(0)).expand(n, -1)
+
+    def normal(self, n, *shape):
+        return torch.tensor(self.normals.pop(0)).expand(n, -1)
+
+
 def test_geometry_keeps_flat_images_flat():
     images = torch.full((32, 3, 16, 16), 0.7)
     assert torch.allclose(geometry(images, 1.0, Noise(1)), images, atol=1e-5)
@@ -239,6 +314,36 @@ def test_brightness_adds_and_contrast_multiplies():
     assert torch.allclose(brighter, images + wide, atol=1e-12)
     both = painted(images, *colour_map(**{**neutral(6), "brightness": by, "contrast": 1 + by}))
     assert torch.allclose(both, (images + wide) * (1 + wide), atol=1e-12)      # brightness first
+
+
+def maps(p: float, n: int = 8000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the matrices and shifts that `colour` draws, read off black, red, green and blue pixels."""
+    corners = torch.cat([torch.zeros(3, 1), torch.eye(3)], dim=1).double().view(1, 3, 1, 4).expand(n, -1, -1, -1)
+    changed = colour(corners, p, Noise(0)).squeeze(2)
+    return changed[:, :, 1:] - changed[:, :, :1], changed[:, :, 0]
+
+
+def test_colours_are_drawn_as_the_paper_says():
+    matrix, shift = maps(1.0)
+    grey = matrix.sum((1, 2)) / 3                        # contrast, negative where luma is flipped
+    assert near(grey < 0, 0.5)
+    assert spread(grey.abs().log2(), 0.5)
+    assert spread(shift.mean(1) / grey, 0.2)
+    # Across luma: det = flip contrast^3 saturation^2, and a turn by hue of all that is not grey.
+    assert spread((matrix.det() / grey**3).log2() / 2, 1.0)
+    across = torch.tensor([[2.0, -1, -1], [0, 3**0.5, -(3**0.5)]], dtype=torch.float64) / 6**0.5
+    plane = across @ matrix @ across.T
+    hue = torch.atan2(plane[:, 1, 0], plane[:, 0, 0])
+    assert all(near((hue >= low * pi / 4) & (hue < (low + 1) * pi / 4), 1 / 8) for low in range(-4, 4))
+
+
+def test_colours_are_drawn_as_often_as_p_says():
+    matrix, shift = maps(0.3)
+    grey = matrix.sum((1, 2)) / 3
+    assert near(shift.abs().sum(1) > 1e-9, 0.3)
+    assert near((grey.abs() - 1).abs() > 1e-5, 0.3)
+    assert near(grey < 0, 0.15)
+    assert near(((matrix.det() / grey**3) - 1).abs() > 1e-5, 0.3)
 
 
 def test_a_luma_flip_undoes_itself_and_negates_grey():

@@ -10,6 +10,9 @@ from torch import Tensor
 from zoo.noise import Noise
 
 LUMA = 1 / sqrt(3)      # each component of the unit vector along which colours are grey
+BRIGHTNESS = 0.2        # deviation of what is added
+CONTRAST = 0.5          # deviations of what is multiplied by, in powers of two
+SATURATION = 1.0
 
 
 def colour(images: Tensor, p: float, noise: Noise) -> Tensor:
@@ -21,11 +24,11 @@ def colour(images: Tensor, p: float, noise: Noise) -> Tensor:
     chosen = noise.uniform(n, 5) < p
     normal, uniform = noise.normal(n, 3), noise.uniform(n, 2)
     matrix, shift = colour_map(
-        brightness=torch.where(chosen[:, 0], 0.2 * normal[:, 0], 0.0),
-        contrast=torch.where(chosen[:, 1], 2 ** (0.5 * normal[:, 1]), 1.0),
+        brightness=torch.where(chosen[:, 0], BRIGHTNESS * normal[:, 0], 0.0),
+        contrast=torch.where(chosen[:, 1], 2 ** (CONTRAST * normal[:, 1]), 1.0),
         flipped=chosen[:, 2] & (uniform[:, 0] < 0.5),
         hue=torch.where(chosen[:, 3], pi * (2 * uniform[:, 1] - 1), 0.0),
-        saturation=torch.where(chosen[:, 4], 2 ** normal[:, 2], 1.0),
+        saturation=torch.where(chosen[:, 4], 2 ** (SATURATION * normal[:, 2]), 1.0),
     )
     return painted(images, matrix.to(images.dtype), shift.to(images.dtype))
 

@@ -2,7 +2,7 @@
 
 All say for each place of the result where it comes from: source = inverse (place - shift), in pixels from the centre
 of the image, x right and y down, mirrored at its border. A chain of changes is the product of their matrices, so that
-the image is read once.
+each function reads the image once.
 """
 
 from __future__ import annotations
@@ -22,30 +22,37 @@ SCALE = 0.2            # deviation of scaling and stretching, in powers of two
 
 def blit(images: Tensor, p: float, noise: Noise) -> Tensor:
     """Mirror left to right, then turn by quarters, then move by whole pixels: nothing is interpolated."""
-    n, _, height, width = images.shape
+    return moved(images, *drawn_moves(images, p, noise))
+
+
+def drawn_moves(images: Tensor, p: float, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `moved` takes beside the images: each kind of move has probability p."""
+    n = len(images)
     chosen = noise.uniform(n, 3) < p
     mirrored = chosen[:, 0] & (noise.integers(2, n) == 1)
     quarters = torch.where(chosen[:, 1], noise.integers(4, n), 0)
-    reach = torch.tensor([width, height], device=images.device) * REACH
-    shift = torch.where(chosen[:, 2:], ((2 * noise.uniform(n, 2) - 1) * reach).round(), 0.0)
-    return moved(images, mirrored, quarters, shift)
+    shift = torch.where(chosen[:, 2:], ((2 * noise.uniform(n, 2) - 1) * _reach(images)).round(), 0.0)
+    return mirrored, quarters, shift
 
 
 def geometry(images: Tensor, p: float, noise: Noise) -> Tensor:
-    """Scale, turn, stretch, turn again and move by fractions of a pixel, each with probability p.
+    """Scale, turn, stretch, turn again and move by fractions of a pixel."""
+    chosen, inverse, shift = drawn_geometry(images, p, noise)
+    return torch.where(chosen[:, None, None, None], resampled(images, inverse, shift), images)
+
+
+def drawn_geometry(images: Tensor, p: float, noise: Noise) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which images change at all [N], and what `resampled` takes: each kind of change has probability p.
 
     Both turns together have probability p, so each has q with 1 - (1 - q)^2 = p.
     """
-    n, _, height, width = images.shape
-    q = 1 - sqrt(1 - p)
+    n, q = len(images), 1 - sqrt(1 - p)
     chosen = noise.uniform(n, 5) < torch.tensor([p, q, p, q, p], device=images.device)
     scale, stretch = torch.where(chosen[:, 0:3:2], 2 ** (SCALE * noise.normal(n, 2)), 1.0).unbind(1)
     before, after = torch.where(chosen[:, 1:4:2], pi * (2 * noise.uniform(n, 2) - 1), 0.0).unbind(1)
-    reach = torch.tensor([width, height], device=images.device) * REACH
-    shift = torch.where(chosen[:, 4:], reach * noise.normal(n, 2), 0.0)
+    shift = torch.where(chosen[:, 4:], noise.normal(n, 2) * _reach(images), 0.0)
     inverse = _scaling(1 / scale, 1 / scale) @ turn(-before) @ _scaling(1 / stretch, stretch) @ turn(-after)
-    changed = resampled(images, inverse, shift)
-    return torch.where(chosen.any(1)[:, None, None, None], changed, images)
+    return chosen.any(1), inverse, shift
 
 
 def moved(images: Tensor, mirrored: Tensor, quarters: Tensor, shift: Tensor) -> Tensor:
@@ -80,6 +87,10 @@ def turn(angles: Tensor) -> Tensor:
     """Return matrices [N, 2, 2] that turn anticlockwise by angles [N]: y points down."""
     cos, sin = angles.cos(), angles.sin()
     return torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
+
+
+def _reach(images: Tensor) -> Tensor:
+    return REACH * torch.tensor([images.shape[3], images.shape[2]], device=images.device)
 
 
 def _scaling(x: Tensor, y: Tensor) -> Tensor:
