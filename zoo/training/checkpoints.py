@@ -51,20 +51,12 @@ class Checkpoint:
         return non_finite(self.model) or non_finite(self.optimizer) or non_finite(buffers)
 
 
-def write(
-    directory: Path,
-    checkpoint: Checkpoint | int,
-    model: Mapping[str, Tensor] | None = None,
-    optimizer: Mapping[str, Tensor] | None = None,
-    state: Mapping[str, Any] | None = None,
-) -> Path:
+def write(directory: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint so that a crash at any instant leaves either all of it or none, and return its folder.
 
     Raises:
         RunError: a value is not finite, there is no room, or the folder cannot be written to. Older ones stay.
     """
-    if isinstance(checkpoint, int):
-        checkpoint = Checkpoint(checkpoint, dict(model or {}), dict(optimizer or {}), {}, dict(state or {}))
     what = f"The checkpoint of step {checkpoint.step}"
     bad = checkpoint.non_finite()
     if bad is not None:

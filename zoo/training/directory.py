@@ -95,7 +95,7 @@ def prune(directory: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints, each first renamed out of the way, and what a crashed run left.
 
     Raises:
-        OSError: one cannot be renamed.
+        RunError: one cannot be removed.
     """
     clear(directory)
     for path in steps(directory)[:-keep]:
@@ -103,7 +103,11 @@ def prune(directory: Path, keep: int) -> None:
 
 
 def drop_after(directory: Path, step: int) -> None:
-    """Remove the checkpoints of later steps: damaged ones that a resumed run passed over and will write again."""
+    """Remove the checkpoints of later steps: damaged ones that a resumed run passed over and will write again.
+
+    Raises:
+        RunError: one cannot be removed.
+    """
     clear(directory)
     for path in steps(directory):
         if step_of(path) > step:
@@ -154,7 +158,12 @@ def _listed(directory: Path) -> list[str]:
 def _remove(path: Path) -> None:
     old = path.with_name(f".old-{named(step_of(path))}")
     _delete(old)
-    path.rename(old)
+    try:
+        path.rename(old)
+    except OSError as error:
+        raise RunError(
+            f"Checkpoint {path} cannot be removed ({error.strerror}): make its folder writable, or remove it yourself."
+        ) from error
     _delete(old)
 
 

@@ -61,8 +61,8 @@ class Saver:
             return RunError(str(error))      # without the frames of this one, which hold the tensors
         try:
             checkpoints.prune(self.directory, self.keep)
-        except OSError as error:
-            log.warning("Older checkpoints in %s cannot be removed (%s).", self.directory, error.strerror)
+        except RunError as error:
+            log.warning("%s", error)      # this one is on disk all the same
         return None
 
 
