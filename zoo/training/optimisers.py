@@ -151,8 +151,9 @@ class Player:
                 for kind in ("step", "exp_avg", "exp_avg_sq")
                 if f"{self.name}/{kind}/{name}" in tensors
             }
-            if not kept:
-                continue      # a parameter that no loss has reached yet has no state
+            if not kept:      # a parameter that no loss had reached yet has no state, whatever it has by now
+                self.optimizer.state.pop(parameter, None)
+                continue
             if len(kept) < 3 or kept["exp_avg"].shape != parameter.shape:
                 raise WeightsError(f"The checkpoint's optimiser state of {name} is incomplete or of another shape.")
             self.optimizer.state[parameter] = {
