@@ -44,17 +44,17 @@ class Sign:
 
 
 PASSING = (              # what images go through on their way into a training: harmless, and worth knowing
-    Sign("long", lambda each: each.aspect > LONG, "more than three times as long as wide, or as wide as long",
+    Sign("long", lambda each: each.aspect > LONG, "more than three times longer one way than the other",
          "Training sees the centre square alone: cut them yourself if the rest matters."),
-    Sign("turned", lambda each: each.turned, "turned by their EXIF orientation",
+    Sign("turned", lambda each: each.turned, "turned by an EXIF orientation",
          "Training sees them upright; check on the sheet that they are."),
     Sign("moving", lambda each: each.moving, "animated or of several pages",
          "Training sees the first frame: save others as images of their own if they matter."),
-    Sign("deep", lambda each: each.colours.startswith("16-bit"), "with 16 bits a channel",
+    Sign("deep", lambda each: each.colours.startswith("16-bit"), "stored with 16 bits a channel",
          "Training scales them to 8 bits; check on the sheet that they are not too dark."),
-    Sign("cmyk", lambda each: each.colours == "CMYK", "in CMYK, the colours of print",
+    Sign("cmyk", lambda each: each.colours == "CMYK", "stored in CMYK, the colours of print",
          "They are converted without a colour profile: convert them yourself if they look wrong on the sheet."),
-    Sign("alpha", lambda each: each.alpha, "with transparency",
+    Sign("alpha", lambda each: each.alpha, "transparent in parts",
          "It is laid over white: keep that, or train with --set channels=4 to learn it too."),
 )  # fmt: skip
 

@@ -125,9 +125,11 @@ def _blocks(source: Source, workers: int) -> Iterator[tuple[range, list[tuple[Lo
         except Exception as error:  # whatever a broken file makes Pillow raise is a finding
             return reason(error)
 
+    n = len(source.names)
     with ThreadPoolExecutor(workers, thread_name_prefix="zoo-doctor") as pool:
-        for first in range(0, len(source.names), BLOCK):
-            indices = range(first, min(first + BLOCK, len(source.names)))
+        for first in range(0, n, BLOCK):
+            indices = range(first, min(first + BLOCK, n))
+            source.expect(indices)
             yield indices, list(pool.map(one, indices))
 
 
@@ -174,20 +176,32 @@ def _moves(image: Image.Image) -> bool:
 def _content(image: Image.Image, orientation: int) -> tuple[bytes, bool]:
     """Return a digest of the pixels, and whether one of them is not opaque.
 
-    The pixels are taken as 8-bit RGBA, or as they are where they have more bits. They
-    are hashed in bands: all of a large image in another mode would double the memory.
+    The pixels are taken as 8-bit RGB and alpha, or as they are where they have more bits.
     """
     deep = image.mode[0] in "IF"
-    digest = hashlib.blake2b(f"{image.size} {orientation} {deep}".encode(), digest_size=16)
-    clear = image.has_transparency_data
+    clear = image.has_transparency_data and not deep
+    colour, alpha = hashlib.sha256(f"{image.size} {orientation} {deep}".encode()), hashlib.sha256()
+    transparent = False
+    for part in _bands(image):
+        if clear:
+            part = part.convert("RGBA")
+            mask = part.getchannel("A")
+            transparent = transparent or mask.getextrema() != (255, 255)
+            alpha.update(mask.tobytes())
+        colour.update((part if deep or part.mode == "RGB" else part.convert("RGB")).tobytes())
+    if transparent:
+        colour.update(alpha.digest())
+    return colour.digest()[:16], transparent
+
+
+def _bands(image: Image.Image) -> Iterator[Image.Image]:
+    """Cut a large image into rows of about BAND pixels: all of it in another mode would double the memory."""
     rows = max(1, BAND // image.width)
-    alpha = False
+    if image.height <= rows:
+        yield image
+        return
     for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(image.height, top + rows)))
-        band = band if deep else band.convert("RGBA")
-        digest.update(band.tobytes())
-        alpha = alpha or (clear and not deep and band.getchannel("A").getextrema() != (255, 255))
-    return digest.digest(), alpha
+        yield image.crop((0, top, image.width, min(image.height, top + rows)))
 
 
 def _sum_up(views: NDArray[np.uint8]) -> _Summary:

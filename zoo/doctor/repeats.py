@@ -74,8 +74,8 @@ def repeats(*surveys: Survey) -> Repeats:
 def within(seen: Survey, same: Repeats) -> Iterator[Finding]:
     """Yield the images of one set that repeat others of it."""
     for near, kind, what, advice in (
-        (False, "copies", "exact copies of others", "Keep one of each, or they are shown more often than the rest."),
-        (True, "near copies", "nearly the same as others",
+        (False, "copies", "identical to another", "Keep one of each, or they are shown more often than the rest."),
+        (True, "near copies", "nearly identical to another",
          "Look at them on the sheet (--sheet FILE.png), and keep one where it is the same picture."),
     ):  # fmt: skip
         pairs = same.pairs(near=near)
