@@ -1,8 +1,8 @@
 """Images seen at other places: a resampling that may be differentiated as often as one likes.
 
-torch's own `grid_sample` cannot be differentiated twice in every version, nor on every device, and R1 needs that. With
-the places given, resampling is linear in the images: its gradient is the transposed map, and that one's gradient is
-the resampling again. Both are kernels that torch has on every device.
+R1 differentiates twice, and whether torch's own `grid_sample` allows that depends on its version (pytorch issue 34704).
+With the places given, resampling is linear in the images: its gradient is the transposed map, and that one's gradient
+is the resampling again. torch has both as kernels. On a GPU the transposed one adds in any order: last digits may vary.
 """
 
 from __future__ import annotations
