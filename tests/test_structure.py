@@ -47,7 +47,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pyarrow": ("zoo.data.stream",),
     "jinja2": ("zoo.cards",),
     "yaml": ("zoo.cards",),
-    "PIL": ("zoo.data", "zoo.images", "zoo.doctor.look", "zoo.doctor.sheet"),
+    "PIL": ("zoo.data", "zoo.images", "zoo.doctor.look", "zoo.doctor.sheet", "zoo.training.tracker"),
+    "trackio": ("zoo.training.tracker",),
 }
 
 # What a plugin may use of zoo: the contract, and the parts that recipes are made of.
