@@ -9,7 +9,7 @@ from pathlib import Path
 
 LIMIT = Path("/sys/fs/cgroup/memory.max")      # of a container, where there is one
 USED = Path("/sys/fs/cgroup/memory.stat")
-SYSTEM = Path("/proc/meminfo")
+SYSTEM, TAKEN = Path("/proc/meminfo"), Path("/proc/self/statm")
 
 
 @cache
@@ -32,4 +32,10 @@ def free() -> int:
     with suppress(OSError, ValueError, KeyError):
         used = dict(line.split() for line in USED.read_text().splitlines())
         left = min(left, int(LIMIT.read_text()) - int(used["anon"]) - int(used["unevictable"]))
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)      # `ulimit -v`, as batch systems set it
+        if most != resource.RLIM_INFINITY:
+            left = min(left, most - int(TAKEN.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
     return max(0, left)

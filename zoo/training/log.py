@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.images import save_grid
 from zoo.model import Model
 from zoo.storage import place
+from zoo.training.memory import give_back, ran_out
 
 say = logging.getLogger("zoo")
 GRID = 64          # images in a sample grid
@@ -112,6 +113,11 @@ class Log:
             curves(self._path, self._out / "curves.png")
         except OSError as error:
             self._complain(error)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            say.warning("There is no memory for a grid of %d samples at %g kimg: it is left out.", GRID, kimg)
+            give_back()
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:

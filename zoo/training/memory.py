@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ def ran_out(error: BaseException) -> bool:
 def give_back() -> None:
     """Let go of the memory that nothing uses any more."""
     gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)      # glibc keeps what was freed, and it would look as if in use
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -84,15 +87,22 @@ def _tried(rehearse: Rehearse, splits: Sequence[int], states: int, device: torch
 
 def _measured(rehearse: Rehearse, splits: Sequence[int], images: int, states: int) -> int:
     # A CPU's system does not refuse, it kills: two small parts are measured, and a line through them says what fits.
-    small = [count for count in reversed(splits) if images // count > 1][:2] or [splits[-1]]
+    give_back()
     begun = _account("VmRSS")
-    if begun is None or len(small) < 2:
-        return small[-1]
-    sizes, peaks = [images // count for count in small], []
-    for count in small:
+    sizes = [images // count for count in reversed(splits) if images // count > 1]
+    sizes = [size for size in sizes if size <= 4 * sizes[0]]
+    sizes, peaks = sizes[:: max(1, len(sizes) - 1)], []      # the smallest and the largest of these
+    if begun is None or len(sizes) < 2:
+        return splits[0]
+    for count in (images // size for size in sizes):
         with suppress(OSError):
             RESET.write_text("5")      # the highest mark begins anew
-        rehearse(count)
+        try:
+            rehearse(count)
+        except (RuntimeError, MemoryError) as error:
+            if ran_out(error):
+                return splits[-1]
+            raise
         peaks.append((_account("VmHWM") or begun) - begun)
         give_back()
     each = max(0.0, (peaks[1] - peaks[0]) / (sizes[1] - sizes[0]))
