@@ -1,8 +1,9 @@
 """Kill -9 a process that saves and prunes checkpoints back to back: is the newest published one whole, and chosen?
 
 Each process is forked from this one, which has torch imported, goes on where the killed one stopped, and reports a
-checkpoint once `Saver.wait` has returned. After each kill the newest checkpoint must be one of at least that step,
-equal to what was saved, and reading it must not give a single warning.
+checkpoint once `Saver.wait` has returned. Kills come at random times, or when the folder shows what is to be hit: a
+draft, a checkpoint that is being replaced, or one that is being removed. After each kill the newest checkpoint must be
+one of at least the reported step, equal to what was saved, and reading it must not give a single warning.
 
     python tests/faults/kill_in_save.py [--count 200] [--seed 0]
 """
@@ -13,6 +14,7 @@ import argparse
 import logging
 import os
 import random
+import select
 import signal
 import tempfile
 import time
@@ -26,7 +28,8 @@ from zoo.training.checkpoints import Checkpoint
 from zoo.training.saving import Saver
 
 KEEP = 2
-LONGEST = 0.12      # seconds that a process lives at most; a save takes about 10 ms
+MOMENTS = (None, ".draft-", ".replaced-", ".old-")      # None: any
+PATIENCE = 3.0      # seconds to wait for a moment
 
 
 def made(step: int, attempt: int) -> Checkpoint:
@@ -51,9 +54,10 @@ def save_for_ever(directory: Path, report: int) -> None:
             os.write(report, f"{step} {attempt}\n".encode())
 
 
-def killed(directory: Path, seconds: float) -> tuple[int, int]:
-    """Run a process for so long, kill it, and return the last step and attempt that it reported; (0, 0): none."""
+def killed(directory: Path, moment: str | None, chance: random.Random) -> tuple[int, int]:
+    """Kill a process at a moment, and return the last step and attempt that it reported; (0, 0): none."""
     reading, writing = os.pipe()
+    begun = time.monotonic()
     child = os.fork()
     if child == 0:
         try:
@@ -62,7 +66,15 @@ def killed(directory: Path, seconds: float) -> tuple[int, int]:
         finally:
             os._exit(1)
     os.close(writing)
-    time.sleep(seconds)
+    if moment is None or chance.random() < 0.5:      # leave it to itself until something is on disk
+        select.select([reading], [], [], PATIENCE)
+    pace = time.monotonic() - begun
+    if moment is None:
+        time.sleep(chance.uniform(0, 2 * pace))
+    else:
+        while time.monotonic() < begun + PATIENCE and not any(n.startswith(moment) for n in os.listdir(directory)):
+            pass
+        time.sleep(chance.choice((0, 1e-4, 1e-3)) * chance.random())
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the process ended by itself"
@@ -113,7 +125,7 @@ def main() -> int:
         directory = Path(name) / "checkpoints"
         checkpoints.write(directory, made(1, 1))
         for number in range(1, asked.count + 1):
-            reported = killed(directory, chance.uniform(0, LONGEST))
+            reported = killed(directory, MOMENTS[number % len(MOMENTS)], chance)
             doing[where(directory)] += 1
             wrong = fault(directory, reported, warnings)
             good += wrong is None
