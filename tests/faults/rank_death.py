@@ -41,9 +41,10 @@ def ranks(launcher: int) -> dict[int, int]:
     """Return rank -> process id of the training processes that a launcher has started."""
     found = {}
     for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
-        told = re.search(rb"(?:^|\0)RANK=(\d+)\0", Path(f"/proc/{child}/environ").read_bytes())
-        if told:
-            found[int(told[1])] = int(child)
+        with suppress(OSError):      # a short-lived child that is no training process
+            told = re.search(rb"(?:^|\0)RANK=(\d+)\0", Path(f"/proc/{child}/environ").read_bytes())
+            if told:
+                found[int(told[1])] = int(child)
     return found
 
 
