@@ -24,6 +24,10 @@ Resume = Annotated[
 ]
 Every = Annotated[float, typer.Option(metavar="KIMG", help="Thousand images between two checkpoints.")]
 Keep = Annotated[int, typer.Option(min=1, help="Checkpoints kept.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Show the log in a tracker too, such as tensorboard; may be repeated."),
+]
 Patience = Annotated[
     int, typer.Option(min=1, help="Steps in a row with values that are not finite before the training goes back.")
 ]

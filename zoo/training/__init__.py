@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -39,6 +39,7 @@ def train(
     checkpoint_kimg: float = 50.0,
     keep: int = 2,
     patience: int = 5,
+    track: Sequence[str] = (),
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Run:
@@ -62,6 +63,7 @@ def train(
         keep: checkpoints kept.
         patience: steps in a row with values that are not finite, each left out, before the training goes back to the
             last good checkpoint, with other chance and half the learning rate.
+        track: trackers of Accelerate, such as "tensorboard", that show what log.jsonl says.
         progress: called at each tick with (kimg done, kimg in all, means).
         facts: further entries for run.json, such as the parent of a fine-tune.
 
@@ -78,12 +80,14 @@ def train(
     from zoo.training.engine import check_division, engine
     from zoo.training.loop import Schedule, Trainer
     from zoo.training.settings import check_arguments
+    from zoo.training.tracking import check as check_trackers
 
     if not isinstance(model, Model):
         raise ConfigError(f"{str(model)[:60]!r} is no model: make one with zoo.create(NAME) or zoo.load(NAME).")
     check_arguments(kimg=kimg, out=out, seed=seed, recipe=recipe, settings=settings, precision=precision,
                     accumulate=accumulate, workers=workers, tick_kimg=tick_kimg, sample_kimg=sample_kimg,
-                    checkpoint_kimg=checkpoint_kimg, keep=keep, patience=patience)
+                    checkpoint_kimg=checkpoint_kimg, keep=keep, patience=patience, track=track)
+    check_trackers(track)
     directory = Path(out)
     starting.check_free(directory, resume)
     accelerator, precision = engine(precision)
@@ -100,7 +104,7 @@ def train(
     if batch == "auto" and not (resume and starting.begun(directory)):      # a run that goes on keeps what it found
         trainer.fit()
     described = starting.described(model, images, recipe, kimg, seed, precision, accelerator.num_processes)
-    return _carried_out(trainer, {**described, **(facts or {})}, resume, progress)
+    return _carried_out(trainer, {**described, **(facts or {})}, resume, track, progress)
 
 
 def finetune(
@@ -171,11 +175,15 @@ def _check_labels(model: Model, images: ImageSet) -> None:
         )
 
 
-def _carried_out(trainer: Trainer, described: Mapping[str, Any], resume: bool, progress: Progress | None) -> Run:
+def _carried_out(
+    trainer: Trainer, described: Mapping[str, Any], resume: bool, track: Sequence[str], progress: Progress | None
+) -> Run:
     from zoo.training import starting
     from zoo.training.engine import together
+    from zoo.training.tracking import Trackers
 
     lock = starting.start(trainer, described, resume)
+    trainer.trackers = Trackers(track, trainer.accelerator, trainer.out, described, step=trainer.step)
     try:
         with together():
             trainer.run(progress)
@@ -185,6 +193,7 @@ def _carried_out(trainer: Trainer, described: Mapping[str, Any], resume: bool, p
             starting.forget(trainer.out)
         raise
     finally:
+        trainer.trackers.finish()
         if lock is not None:
             lock.close()
 
@@ -198,10 +207,11 @@ def _finish(trainer: Trainer) -> Run:
     run = Run(trainer.out)
     model = trainer.model
     model.to(memory_format=torch.contiguous_format)      # as a model that was just loaded
-    model.origin, model.fresh = lineage(run.settings), ()
+    settings = {**run.settings, **({"faults": run.faults} if any(run.faults.values()) else {})}
+    model.origin, model.fresh = lineage(settings), ()
     if trainer.accelerator.is_main_process:
         model.finish()
         log.curves(trainer.out / "log.jsonl", trainer.out / "curves.png")
-        save(model, trainer.out / "model", run=run.settings)
+        save(model, trainer.out / "model", run=settings)
     trainer.accelerator.wait_for_everyone()
     return run

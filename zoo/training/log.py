@@ -106,11 +106,12 @@ class Log:
             kept.append(text + "\n")
         place("".join(kept).encode(), self._path)
 
-    def pictures(self, model: Model, kimg: float) -> None:
-        """Draw a grid of samples, named by kimg, and the curves up to now."""
+    def pictures(self, model: Model, kimg: float) -> Path | None:
+        """Draw a grid of samples, named by kimg, and the curves up to now; return the grid's path if it was drawn."""
         try:
-            grid(model, self._out / "samples", kimg)
+            drawn = grid(model, self._out / "samples", kimg)
             curves(self._path, self._out / "curves.png")
+            return drawn
         except OSError as error:
             self._complain(error)
         except (RuntimeError, MemoryError) as error:
@@ -118,6 +119,7 @@ class Log:
                 raise
             say.warning("There is no memory for a grid of %d samples at %g kimg: it is left out.", GRID, kimg)
             give_back()
+        return None
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:

@@ -28,6 +28,7 @@ from zoo.training.memory import fitting
 from zoo.training.optimisers import annealed
 from zoo.training.saving import Saver
 from zoo.training.signals import Stop
+from zoo.training.tracking import Trackers
 from zoo.training.turns import Moment, Turns
 
 say = logging.getLogger("zoo")
@@ -82,6 +83,7 @@ class Trainer:
         self.step = 0
         self.ledger = Ledger(patience)
         self.log = log.Log(out)
+        self.trackers = Trackers((), accelerator, out, {}, step=0)
         self.saver: Saver | None = None         # of the first process, once the run has begun
         self.about: Mapping[str, Any] = {}      # what each checkpoint's manifest repeats of run.json
         self.seconds = 0.0                      # spent in earlier parts of a resumed run
@@ -241,19 +243,22 @@ class Trainer:
             "lr": annealed(self.recipe, self.step / self.steps) * self.ledger.rate,
             "terms": terms,
             **({"augment": adapted} if (adapted := self.turns.augmenter.watch()) else {}),
-            **self.ledger.report(),
+            **self.ledger.report(self.step),
             **({"closing": True} if closing else {}),
             "seconds": round(self.seconds, 3),
             "images_per_second": round(speed, 3),
         }
         if self.accelerator.is_main_process:
             self.log.append(line)
+            self.trackers.line(line)
             if progress is not None:
                 progress(self.kimg, self.schedule.kimg, {**terms, "images_per_second": speed})
 
     def _sample(self, kimg: float) -> None:
         if self.accelerator.is_main_process:
-            self.log.pictures(self.model, kimg)
+            drawn = self.log.pictures(self.model, kimg)
+            if drawn is not None:
+                self.trackers.picture(drawn, self.step)
 
     # Checkpoints, and going back to them.
 
@@ -362,5 +367,6 @@ class Trainer:
                     step, why, found.step, ledger.rate)  # fmt: skip
         if self.accelerator.is_main_process:
             self.log.cut(found.step)
+            self.trackers.go_back(found.step)
         self._stream, self._last = self._batches(), (self.step, time.monotonic())
         self.accelerator.wait_for_everyone()      # nobody writes before everybody has read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,6 +53,7 @@ ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
     "checkpoint_kimg": Positive,
     "keep": Annotated[int, Field(ge=1)],
     "patience": Annotated[int, Field(ge=1)],
+    "track": Sequence[str],
 }
 ADAPTERS = {name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)) for name, kind in TYPES.items()}
 STRICT = {
