@@ -129,10 +129,20 @@ def _training(
         "precision": run.get("precision"),
         "processes": run.get("processes"),
         "seed": run.get("seed"),
+        "values that were not finite": _faults(_mapping(given.get("faults"))),
         "parent": _named(parent),
         "licence": license_,
     }
     return [(name, _number(value)) for name, value in rows.items() if value not in (None, "")]
+
+
+def _faults(faults: Mapping[str, Any]) -> str:
+    """Return what a training did about values that were not finite; nothing where there were none."""
+    skipped, back = (count if isinstance(count := faults.get(name), int) else 0 for name in ("skipped", "rolled_back"))
+    said = [f"{skipped} step{'s' if skipped > 1 else ''} left out"] if skipped else []
+    if back:
+        said.append(f"went back {'once' if back == 1 else f'{back} times'} to an earlier state")
+    return ", ".join(said)
 
 
 def _measured(evaluation: Mapping[str, Any] | None) -> tuple[dict[str, float], Mapping[str, Any]]:

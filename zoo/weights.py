@@ -273,7 +273,7 @@ def lineage(run: Mapping[str, Any]) -> dict[str, Any]:
     """
     from zoo.cards import public_name
 
-    origin = {name: run[name] for name in ("kimg", "method") if name in run}
+    origin = {name: run[name] for name in ("kimg", "method", "faults") if name in run}
     origin["data"] = {**run["data"], "name": public_name(run["data"]["name"])}
     parent = run.get("parent") or {}
     if parent:

@@ -15,6 +15,7 @@ from zoo.noise import key
 from zoo.training.tensorfile import non_finite
 
 SHOWN = 10           # faults that one log line names; all of them are counted
+TOLD = 100           # log lines with faults, the latest ones, that are told again when going back takes them away
 TRIES = 3            # rollbacks in a row, without a new checkpoint between them, before the training gives up
 SLOWER = 0.5         # what a rollback multiplies the learning rate with
 
@@ -44,6 +45,7 @@ class Ledger:
         self.tries = 0                                  # rollbacks since the last new checkpoint
         self._records: list[dict[str, Any]] = []        # since the last log line
         self._skipped = 0
+        self._told: list[tuple[int, dict[str, Any]]] = []      # (step, report) of log lines with faults
         self._latest = ""
 
     @property
@@ -71,18 +73,23 @@ class Ledger:
     def roll_back(self, step: int, to: int, why: str) -> None:
         """Note that a training goes back from a step to that of a checkpoint."""
         self.strikes, self.rollbacks, self.tries = 0, self.rollbacks + 1, self.tries + 1
+        gone = [said for line, said in self._told if line > to]
+        self._told = [(line, said) for line, said in self._told if line <= to]
+        self._skipped += sum(said["skipped"] for said in gone)
         record = {"step": step, "action": "rolled back", "to": to, "why": why, "rate": self.rate}
-        self._records = [*self._records[: SHOWN - 1], record]
+        self._records = [*[each for said in gone for each in said["faults"]], *self._records][: SHOWN - 1] + [record]
 
     def note(self, record: dict[str, Any]) -> None:
         """Keep what happened for the next log line."""
         if len(self._records) < SHOWN:
             self._records.append(record)
 
-    def report(self) -> dict[str, Any]:
-        """Return what happened since the last log line, for the coming one; empty where all went well."""
+    def report(self, step: int) -> dict[str, Any]:
+        """Return what happened since the last log line, for that of a step; empty where all went well."""
         said: dict[str, Any] = {"skipped": self._skipped, "faults": self._records} if self._records else {}
         self._records, self._skipped = [], 0
+        if said:
+            self._told = [*self._told, (step, said)][-TOLD:]
         return said
 
     def state(self) -> dict[str, Any]:
@@ -93,6 +100,7 @@ class Ledger:
             "tries": self.tries,
             "records": self._records,
             "skipped": self._skipped,
+            "told": self._told,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -105,6 +113,7 @@ class Ledger:
             counts = [int(state[name]) for name in ("strikes", "rollbacks", "tries", "skipped")]
             self.strikes, self.rollbacks, self.tries, self._skipped = counts
             self._records = [dict(record) for record in state["records"]]
+            self._told = [(int(line), dict(said)) for line, said in state["told"]]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"The checkpoint's record of faults is damaged ({error}): use an older one.") from error
 

@@ -33,6 +33,13 @@ class Run:
         return [json.loads(line) for line in lines if line.endswith("\n")]      # a killed run may leave half a line
 
     @property
+    def faults(self) -> dict[str, int]:
+        """How many turns were left out for values that are not finite, and how often the training went back."""
+        lines = self.log
+        went = sum(fault["action"] == "rolled back" for line in lines for fault in line.get("faults", []))
+        return {"skipped": sum(line.get("skipped", 0) for line in lines), "rolled_back": went}
+
+    @property
     def evaluation(self) -> dict[str, Any] | None:
         """The receipts of evaluation.json, or None before the first evaluation."""
         path = self.directory / "evaluation.json"
