@@ -413,6 +413,8 @@ def test_a_band_holds_its_octave(band, period):
 def test_gains_amplify_a_band_at_constant_power():
     alone = band_gains(torch.tensor([[1.0, 1.0, 3.0, 1.0]]))
     assert torch.allclose(alone, torch.tensor([[1.0, 1.0, 3.0, 1.0]]) / (1 + 8 / 13) ** 0.5)
+    lowest = band_gains(torch.tensor([[3.0, 1.0, 1.0, 1.0]]))
+    assert torch.allclose(lowest, torch.tensor([[3.0, 1.0, 1.0, 1.0]]) / (1 + 80 / 13) ** 0.5)
     spectrum = torch.tensor([10.0, 1.0, 1.0, 1.0]) / 13
     assert float((spectrum * alone.square()).sum()) == pytest.approx(1)
     two = band_gains(torch.tensor([[0.5, 1.0, 3.0, 1.0]]))
