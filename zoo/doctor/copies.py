@@ -26,9 +26,10 @@ APART = 24.0    # levels: their largest root-mean-square difference
 # Measured on pairs of different files: of CIFAR-10's 60,000 (1.8 billion pairs) 67 are called near, and by eye all
 # are one picture saved twice; of the bundled emoji's 1,636 (1.3 million pairs) 45 glyphs are near to another that is
 # not equal, most of them the same but for a detail. At 0.97 pictures of different cars begin to join.
-ROUNDS = 32     # different pictures with one hash that are told apart
-WINDOW = 4096   # neighbours compared in one bucket
-CHUNK = 8192    # pairs of views compared at a time
+ROUNDS = 32         # different pictures with one hash that are told apart
+WINDOW = 4096       # neighbours compared in one bucket
+LOOKS = 20_000_000  # pairs looked at more closely, at most: less than a minute
+CHUNK = 8192        # pairs of views compared at a time
 
 
 @cache
@@ -91,6 +92,7 @@ def _close(hashes: NDArray[np.uint64], views: NDArray[np.uint8]) -> Iterator[Ind
     """
     edges = np.linspace(0, 64, BANDS + 1).round().astype(int)
     masks = [np.uint64((1 << int(end)) - (1 << int(start))) for start, end in pairwise(edges)]
+    looked = 0
     for number, mask in enumerate(masks):
         keys = hashes & mask
         order = np.lexsort((hashes, keys))  # neighbours in a bucket then share their upper bits too
@@ -106,6 +108,9 @@ def _close(hashes: NDArray[np.uint64], views: NDArray[np.uint8]) -> Iterator[Ind
             for earlier in masks[:number]:  # met there already
                 close &= (differing & earlier) != 0
             pair = np.stack([order[here[close]], order[here[close] + step]])
+            looked += pair.shape[1]
+            if looked > LOOKS:                       # a set made of one outline: the nearest have been compared
+                return
             yield pair[:, alike(views, *pair)]
 
 
