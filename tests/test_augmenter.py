@@ -134,7 +134,7 @@ def test_r1_is_the_gradient_to_the_images_before_they_were_changed(model, name):
     with which.attached():
         which.draw(Noise(3))
         penalty = gradient_penalty(judge, images, None)
-    assert float(penalty) == pytest.approx(float(expected), rel=1e-6)
+    assert float(penalty.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     # It moves the critic: along its gradient to a weight it grows by that gradient's length.
     weight = next(parameter for parameter in judge.parameters() if parameter.ndim == 4)
     (slope,) = torch.autograd.grad(expected, weight)
