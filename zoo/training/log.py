@@ -146,7 +146,10 @@ def curves(log: Path, path: Path) -> None:
     panels: dict[str, list[str]] = defaultdict(list)
     for name in names:
         panels[name.split(".", 1)[0]].append(name)
-    figure = Figure(figsize=(8, 2.6 * max(1, len(panels))), layout="constrained")
+    high = 2.6 * max(1, len(panels))      # inches
+    figure = Figure(figsize=(8, high))
+    # Fixed margins: a layout that matplotlib fits draws everything once more, to measure it.
+    figure.subplots_adjust(0.09, 0.5 / high, 0.98, 1 - 0.35 / high, hspace=0.25)
     axes = figure.subplots(max(1, len(panels)), 1, sharex=True, squeeze=False)[:, 0]
     marker = "." if len(lines) == 1 else None            # a line needs two points to be seen
     for axis, (phase, members) in zip(axes, panels.items()):
