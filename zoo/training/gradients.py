@@ -89,8 +89,8 @@ class Gradients:
         while len(self._works) < len(self._buckets):
             self._send()
         reached = [parameter.grad is not None for parameter in self._parameters]
-        told = torch.cat([torch.tensor(reached, dtype=torch.float32), flags.detach().float().cpu()])
-        told = told.to(self._flat.device)
+        device = self._flat.device      # nothing here waits for it
+        told = torch.cat([torch.tensor(reached, dtype=torch.float32).to(device), flags.detach().float().to(device)])
         self._works.append(distributed.all_reduce(told, async_op=True))
         for work in self._works:
             if work is not None:

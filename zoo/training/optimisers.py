@@ -118,13 +118,6 @@ class Player:
         """What losses are multiplied with in float16, else 1."""
         return self.scaler.get_scale()
 
-    def step(self, lr: float, accelerator: Accelerator, clip_norm: float | None) -> Tensor:
-        """Average gradients over processes, take one step and return the gradient's norm (a scalar on the device)."""
-        self.average(accelerator, torch.zeros(0))
-        norm = self.norms()
-        self.apply(lr, clip_norm, norm)
-        return norm
-
     def _forget(self) -> None:
         self._norm = None
         self.optimizer.zero_grad(set_to_none=True)
