@@ -128,6 +128,22 @@ def test_the_same_images_with_and_without(folder, home, memory, bad, workers):
     assert set(again.skipped) >= set(plain.skipped)              # on demand a broken file shows when it is wanted
 
 
+@pytest.mark.parametrize("cache", [None, 0])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_files_are_replaced_alike_after_a_resume_and_in_every_process(folder, home, workers, cache):
+    for index in BAD:
+        next(folder.glob(f"*/{index:04}.png")).write_bytes(b"torn")
+    options = {"memory": 0, "cache": cache}
+    whole = list(islice(batches(opened(folder, **options)[0], batch=8, seed=2), 20))
+    for start in (1, 7, 13):
+        rest = batches(opened(folder, **options, workers=workers)[0], batch=8, seed=2, start=start)
+        assert all(same(a, b) for a, b in islice(zip(whole[start:], rest), 7))
+    for share in range(4):
+        part = batches(opened(folder, **options, workers=workers)[0], batch=8, seed=2, share=share, shares=4)
+        for (images, labels), mine in zip(whole[:8], part):
+            assert same((images[share::4], labels[share::4]), mine)
+
+
 def test_a_set_that_decodes_at_once_is_not_kept(folder, home):
     open_images(folder, resolution=8, channels=3)
     open_images("emoji", resolution=8, channels=3)

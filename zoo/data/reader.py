@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from zoo.errors import DataError
 log = logging.getLogger("zoo")
 PATIENCE = 100           # unreadable images in a row before reading on demand gives up
 BLOCK = 1024             # images queued for the threads at a time
+SILENT = 30.0            # seconds of decoding without a word
 SETTLED = (errno.ENOENT, errno.ELOOP)      # faults of a file that stay until its folder is listed anew
 
 Progress = Callable[[int, int], None]      # (images done, images in all)
@@ -67,8 +69,11 @@ class Reader:
         return list(self._pool.map(self.readable, indices) if self._pool else map(self.readable, indices))
 
     def everything(self, progress: Progress | None, *, threads: int) -> Iterator[tuple[int, Pixels | None]]:
-        """Yield every index in order with its image, decoded by so many threads; 0: by the caller's."""
-        n = len(self.source.names)
+        """Yield every index in order with its image, decoded by so many threads; 0: by the caller's.
+
+        Where nobody asks for `progress`, long work still gives a sign of life.
+        """
+        n, speaks = len(self.source.names), time.monotonic() + SILENT
         pool = ThreadPoolExecutor(threads, thread_name_prefix="zoo-decode") if threads else None
         try:
             for first in range(0, n, BLOCK):
@@ -76,6 +81,9 @@ class Reader:
                 yield from zip(block, pool.map(self.image, block) if pool else map(self.image, block))
                 if progress is not None:
                     progress(block.stop, n)
+                elif time.monotonic() > speaks:
+                    log.warning("%s: %d of %d images are decoded.", self.source.name, block.stop, n)
+                    speaks = time.monotonic() + SILENT
         finally:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
