@@ -16,7 +16,7 @@ from zoo.training.tensorfile import non_finite
 
 SHOWN = 10           # faults that one log line names; all of them are counted
 TOLD = 100           # log lines with faults, the latest ones, that are told again when going back takes them away
-TRIES = 3            # rollbacks in a row, without a new checkpoint between them, before the training gives up
+TRIES = 3            # rollbacks without a checkpoint beyond them before the training gives up
 SLOWER = 0.5         # what a rollback multiplies the learning rate with
 
 
@@ -42,7 +42,8 @@ class Ledger:
         self.patience = patience
         self.strikes = 0                                # steps with a fault in a row, up to now
         self.rollbacks = 0                              # in the whole training
-        self.tries = 0                                  # rollbacks since the last new checkpoint
+        self.tries = 0                                  # rollbacks since a checkpoint beyond all of them
+        self._reached = 0                               # step beyond which the training never came
         self._records: list[dict[str, Any]] = []        # since the last log line
         self._skipped = 0
         self._told: list[tuple[int, dict[str, Any]]] = []      # (step, report) of log lines with faults
@@ -73,11 +74,18 @@ class Ledger:
     def roll_back(self, step: int, to: int, why: str) -> None:
         """Note that a training goes back from a step to that of a checkpoint."""
         self.strikes, self.rollbacks, self.tries = 0, self.rollbacks + 1, self.tries + 1
+        self._reached = max(self._reached, step)
         gone = [said for line, said in self._told if line > to]
         self._told = [(line, said) for line, said in self._told if line <= to]
         self._skipped += sum(said["skipped"] for said in gone)
         record = {"step": step, "action": "rolled back", "to": to, "why": why, "rate": self.rate}
-        self._records = [*[each for said in gone for each in said["faults"]], *self._records][: SHOWN - 1] + [record]
+        before = [*(each for said in gone for each in said["faults"]), *self._records]
+        self._records = [*before[: SHOWN - 1], record]
+
+    def saved(self, step: int) -> None:
+        """Note a new checkpoint; one beyond the steps that were gone back from ends the count of tries."""
+        if step > self._reached:
+            self.tries = 0
 
     def note(self, record: dict[str, Any]) -> None:
         """Keep what happened for the next log line."""
@@ -98,6 +106,7 @@ class Ledger:
             "strikes": self.strikes,
             "rollbacks": self.rollbacks,
             "tries": self.tries,
+            "reached": self._reached,
             "records": self._records,
             "skipped": self._skipped,
             "told": self._told,
@@ -110,8 +119,8 @@ class Ledger:
             RunError: it is not what `state` returns.
         """
         try:
-            counts = [int(state[name]) for name in ("strikes", "rollbacks", "tries", "skipped")]
-            self.strikes, self.rollbacks, self.tries, self._skipped = counts
+            counts = [int(state[name]) for name in ("strikes", "rollbacks", "tries", "reached", "skipped")]
+            self.strikes, self.rollbacks, self.tries, self._reached, self._skipped = counts
             self._records = [dict(record) for record in state["records"]]
             self._told = [(int(line), dict(said)) for line, said in state["told"]]
         except (KeyError, TypeError, ValueError) as error:

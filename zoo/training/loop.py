@@ -278,7 +278,7 @@ class Trainer:
             return False
         if self.ledger.strikes:
             return True
-        self.ledger.tries = 0
+        self.ledger.saved(self.step)
         held = ranks.gathered(self.model, self.turns.meters, self.accelerator)
         if self.saver is not None:
             about = {**self.about, "kimg": self.kimg, "processes": self.accelerator.num_processes}
