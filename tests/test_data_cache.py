@@ -301,6 +301,14 @@ def test_processes_that_start_together_decode_once(tmp_path, home):
     assert not only(home).name.startswith(".")
 
 
+def test_processes_that_decode_different_sets_leave_each_other_alone(tmp_path, home):
+    made = [make_images(tmp_path / f"set{number}", 120 + number, 32) for number in range(4)]
+    ended = [forked(look, folder, 0) for folder in made]
+    assert [each()[:2] for each in ended] == [(120 + number, []) for number in range(4)]
+    assert len(folders(home)) == 4
+    assert not [path for path in folders(home) if path.name.startswith(".")]
+
+
 # Its short form; tests/faults/kill_in_decoding.py kills more often.
 def test_killed_while_decoding_leaves_nothing_that_is_used(tmp_path):
     assert kill_in_decoding.main(["--count", "4", "--folder", str(tmp_path)]) == 0

@@ -162,10 +162,11 @@ def _make(folder: Path, reader: Reader, progress: Progress | None) -> Kept:
     """Decode everything into a folder that appears whole or not at all."""
     n, shape = len(reader.source.names), (reader.channels, reader.resolution, reader.resolution)
     shelf.make_room(folder, n * (int(np.prod(shape)) + SUM), reader.source.name)
-    with shelf.draft(folder) as draft:
-        with (draft / "pixels").open("wb") as file:
-            shelf.use(file, draft)
-            sums = _write(file, reader, progress)
+    # Its lock is held until it has its place: others clear away drafts that nobody holds.
+    with shelf.draft(folder) as draft, (draft / "pixels").open("wb") as file:
+        shelf.use(file, draft)
+        sums = _write(file, reader, progress)
+        file.flush()
         index = Index(
             version=VERSION,
             name=reader.source.name,
