@@ -9,6 +9,7 @@ import typer
 from zoo.cli.options import (
     Accumulate,
     Batch,
+    Compile,
     Critic,
     Every,
     Keep,
@@ -48,6 +49,7 @@ def finetune(
     seed: Seed = 0,
     precision: Precision = None,
     accumulate: Accumulate = 1,
+    compile: Compile = False,
     workers: Workers = 0,
     processes: Processes = 1,
 ) -> None:
@@ -78,6 +80,7 @@ def finetune(
             settings=recipe,
             precision=precision,
             accumulate=accumulate,
+            compile=compile,
             workers=workers,
             progress=progress,
         )

@@ -34,6 +34,9 @@ Patience = Annotated[
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Precision = Annotated[Literal["no", "bf16", "fp16"] | None, typer.Option(help="Autocast; no: float32 throughout.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Micro-batches that a step is split into, to save memory.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Run the phases that allow it through torch.compile; first steps take longer.")
+]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that decode images.")]
 Processes = Annotated[int, typer.Option(min=1, help="Processes on this machine: one a GPU, or several on a CPU.")]
 Critic = Annotated[

@@ -9,6 +9,7 @@ import typer
 from zoo.cli.options import (
     Accumulate,
     Batch,
+    Compile,
     Critic,
     Every,
     Keep,
@@ -47,6 +48,7 @@ def train(
     seed: Seed = 0,
     precision: Precision = None,
     accumulate: Accumulate = 1,
+    compile: Compile = False,
     workers: Workers = 0,
     processes: Processes = 1,
 ) -> None:
@@ -79,6 +81,7 @@ def train(
             settings=recipe,
             precision=precision,
             accumulate=accumulate,
+            compile=compile,
             workers=workers,
             progress=progress,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +33,7 @@ def train(
     settings: Mapping[str, object] | None = None,
     precision: str | None = None,
     accumulate: int = 1,
+    compile: bool = False,
     workers: int = 0,
     tick_kimg: float = 1.0,
     sample_kimg: float = 10.0,
@@ -58,6 +59,7 @@ def train(
         settings: fields of the recipe to change, such as ``{"lr": 1e-3}``.
         precision: "no", "bf16" or "fp16"; None: what `accelerate launch` was told, else "no".
         accumulate: micro-batches that a step's share is split into, to save memory.
+        compile: run the phases that allow it through torch.compile; a phase that differentiates twice does not.
         workers: threads that decode images.
         tick_kimg, sample_kimg, checkpoint_kimg: how often to log, draw samples and save a checkpoint.
         keep: checkpoints kept.
@@ -85,8 +87,8 @@ def train(
     if not isinstance(model, Model):
         raise ConfigError(f"{str(model)[:60]!r} is no model: make one with zoo.create(NAME) or zoo.load(NAME).")
     check_arguments(kimg=kimg, out=out, seed=seed, recipe=recipe, settings=settings, precision=precision,
-                    accumulate=accumulate, workers=workers, tick_kimg=tick_kimg, sample_kimg=sample_kimg,
-                    checkpoint_kimg=checkpoint_kimg, keep=keep, patience=patience, track=track)
+                    accumulate=accumulate, compile=compile, workers=workers, tick_kimg=tick_kimg,
+                    sample_kimg=sample_kimg, checkpoint_kimg=checkpoint_kimg, keep=keep, patience=patience, track=track)
     check_trackers(track)
     directory = Path(out)
     starting.check_free(directory, resume)
@@ -99,12 +101,14 @@ def train(
     schedule = Schedule(kimg, tick_kimg, sample_kimg, checkpoint_kimg, keep)
     trainer = Trainer(
         model, images, recipe, schedule, directory,
-        accelerator=accelerator, seed=seed, precision=precision, accumulate=accumulate, patience=patience,
+        accelerator=accelerator, seed=seed, precision=precision, accumulate=accumulate, compile=compile,
+        patience=patience,
     )  # fmt: skip
     if batch == "auto" and not (resume and starting.begun(directory)):      # a run that goes on keeps what it found
         trainer.fit()
     described = starting.described(model, images, recipe, kimg, seed, precision, accelerator.num_processes)
-    return _carried_out(trainer, {**described, **(facts or {})}, resume, track, progress)
+    described |= {"compile": compile, "patience": patience, "schedule": asdict(schedule), **(facts or {})}
+    return _carried_out(trainer, described, resume, track, progress)
 
 
 def finetune(
@@ -189,10 +193,12 @@ def _carried_out(
             trainer.run(progress)
             return _finish(trainer)
     except Exception:
+        trainer.settle()
         if lock is not None:
             starting.forget(trainer.out)
         raise
     finally:
+        trainer.settle()
         trainer.trackers.finish()
         if lock is not None:
             lock.close()

@@ -65,6 +65,7 @@ class Trainer:
         seed: int,
         precision: str,
         accumulate: int,
+        compile: bool,
         patience: int,
     ):
         shares = accelerator.num_processes * accumulate
@@ -78,7 +79,9 @@ class Trainer:
         self.model = model.follow(recipe.averaged).to(accelerator.device)
         self.model.to(memory_format=torch.channels_last)
         self._share_weights()
-        self.turns = Turns(self.model, recipe, accelerator, precision=precision, accumulate=accumulate)
+        self.turns = Turns(
+            self.model, recipe, accelerator, precision=precision, accumulate=accumulate, compile=compile
+        )
         self.steps = -(-int(schedule.kimg * 1000) // recipe.batch)
         self.step = 0
         self.ledger = Ledger(patience)
@@ -322,6 +325,12 @@ class Trainer:
         ranks.take_up(checkpoint.ranks, self.model, self.turns.meters, self.accelerator)
         self.step = self._saved = checkpoint.step
 
+    def settle(self) -> None:
+        """Return when nothing is being written any more, whether it could be written or not."""
+        if self.saver is not None:
+            with suppress(RunError):
+                self.saver.wait()
+
     def _written(self) -> None:
         """Return, in every process, when the last checkpoint is on disk."""
         if self.saver is not None:
@@ -345,9 +354,8 @@ class Trainer:
             Diverged: there is none, or that was done too often.
         """
         step = self.step
+        self.settle()
         if self.saver is not None:
-            with suppress(RunError):
-                self.saver.wait()
             kept = checkpoints.steps(self.directory)
             if self.ledger.tries and self._back == self._saved and len(kept) > 1:
                 checkpoints.drop_after(self.directory, checkpoints.step_of(kept[-2]))      # it was not good after all

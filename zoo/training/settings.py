@@ -47,6 +47,7 @@ ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
     "settings": InstanceOf[Mapping[str, object]] | None,
     "precision": str | None,
     "accumulate": Annotated[int, Field(ge=1)],
+    "compile": bool,
     "workers": Annotated[int, Field(ge=0, le=256)],
     "tick_kimg": Positive,
     "sample_kimg": Positive,

@@ -17,6 +17,7 @@ from zoo.model import Model
 from zoo.noise import Noise, key
 from zoo.recipe import Batch, Phase, Recipe, Terms
 from zoo.training.augmentation import Augmenter
+from zoo.training.compiling import Compiled
 from zoo.training.faults import Fault, Witness
 from zoo.training.log import Meters
 from zoo.training.memory import finer, give_back, ran_out
@@ -24,7 +25,8 @@ from zoo.training.optimisers import Player, players
 from zoo.training.tensorfile import non_finite
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-FULL, BROKEN, STOP = range(3)      # what processes tell each other in each turn: out of memory, loss not finite, stop
+FULL, BROKEN, TWICE, STOP = FLAGS = range(4)      # what processes tell each other in each turn:
+# no memory left, a loss that is not finite, a compiled phase that differentiates twice, asked to stop.
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,23 @@ class Moment:
 class Turns:
     """Plays the phases of a recipe on a model; holds what they need and what they leave: optimisers and meters."""
 
-    def __init__(self, model: Model, recipe: Recipe, accelerator: Accelerator, *, precision: str, accumulate: int):
+    def __init__(
+        self,
+        model: Model,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        *,
+        precision: str,
+        accumulate: int,
+        compile: bool,
+    ):
         self.model, self.recipe, self.accelerator = model, recipe, accelerator
         self.players = players(model, recipe, scale_gradients=precision == "fp16")
         self.augmenter = Augmenter(recipe, model)
         self.meters = Meters()
         self.accumulate = accumulate      # micro-batches of each process; memory that runs out makes them more
         self.stop = False                 # whether any process was asked to stop, as all of them know it
+        self._compiled = Compiled(model, compile)
         self._dtype = PRECISIONS[precision]
 
     def play(self, index: int, moment: Moment, asked: bool) -> Fault | None:
@@ -71,12 +83,15 @@ class Turns:
             flags[STOP] = float(asked)
             flags = player.average(self.accelerator, flags)
             self.stop = self.stop or bool(flags[STOP] > 0)
-            if not bool(flags[FULL] > 0):
+            if not bool(flags[FULL] + flags[TWICE] > 0):
                 break
             player.skip()
             _put_back(buffers)
-            give_back()
-            self.accumulate = finer(len(moment.images), self.accumulate)
+            if bool(flags[TWICE] > 0):
+                self._compiled.give_up(phase)
+            else:
+                give_back()
+                self.accumulate = finer(len(moment.images), self.accumulate)
         norm = player.norms()
         broken = bool(flags[BROKEN] > 0)
         if not broken and bool(torch.isfinite(norm)):
@@ -96,23 +111,28 @@ class Turns:
         return [buffer for network in self.model.networks().values() for buffer in network.buffers()]
 
     def _backward(self, index: int, moment: Moment, player: Player) -> tuple[list[Terms], Tensor]:
-        """Leave the gradients of all micro-batches; return their terms and the flags of `FULL` and `BROKEN`."""
-        weight = player.weight(self.recipe.phases[index]) / self.accumulate
+        """Leave the gradients of all micro-batches; return their terms and the flags, but for `STOP`."""
+        phase = self.recipe.phases[index]
+        weight = player.weight(phase) / self.accumulate
         played: list[Terms] = []
-        flags = torch.zeros(3, device=self.accelerator.device)
+        flags = torch.zeros(len(FLAGS), device=self.accelerator.device)
         try:
-            for micro in range(self.accumulate):
-                terms = self._forward(index, micro, moment)
-                loss = terms.total() * weight
-                last = micro == self.accumulate - 1
-                with player.collect(self.accelerator) if last else nullcontext():
-                    torch.autograd.backward(player.scaler.scale(loss))
-                flags[BROKEN] += (~torch.isfinite(loss.detach())).float()
-                played.append(Terms(_detached(terms.minimise), _detached(terms.watch)))
+            with self._compiled.turn(phase):
+                for micro in range(self.accumulate):
+                    terms = self._forward(index, micro, moment)
+                    loss = terms.total() * weight
+                    last = micro == self.accumulate - 1
+                    with player.collect(self.accelerator) if last else nullcontext():
+                        torch.autograd.backward(player.scaler.scale(loss))
+                    flags[BROKEN] += (~torch.isfinite(loss.detach())).float()
+                    played.append(Terms(_detached(terms.minimise), _detached(terms.watch)))
         except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
+            if self._compiled.unable(phase, error):
+                flags[TWICE] = 1.0
+            elif ran_out(error):
+                flags[FULL] = 1.0
+            else:
                 raise
-            flags[FULL] = 1.0
         return played, flags
 
     def _forward(self, index: int, micro: int, moment: Moment) -> Terms:
