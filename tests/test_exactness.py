@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from faults.kinds import ADA, BATCH, DCGAN, STYLEGAN, VAE, Kind, train
+from faults.kinds import ADA, BATCH, DCGAN, STYLEGAN, VAE, Break, Kind, train
 from faults.undisturbed import differences, lines
 from PIL import Image
 from processes import together
+
+import zoo
+from zoo.recipe import Terms
 
 HALF, WHOLE = 7, 14      # steps; log lines are due at 3, 6, ..., checkpoints at 4, 8, ..., a grid at 11
 GRID = f"000000.{HALF * BATCH:03}.png"      # that half a training closes with
@@ -104,6 +108,30 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(pictures, tmp_path):
         found = differences(tmp_path / "run", tmp_path / "before")
         assert len(found) == 1, name
         assert Path(name).name in found[0]
+
+
+def test_more_processes_and_more_micro_batches_can_go_on_with_a_run(pictures, tmp_path):
+    quarters, whole, halves = (replace(QUICK[0], options={"accumulate": parts}) for parts in (4, 1, 2))
+    train(quarters, tmp_path / "more", steps=1, data=pictures)
+    together(work, 2, whole, tmp_path / "more", 2, pictures)      # two images each: they do not divide by four
+    assert zoo.Run(tmp_path / "more").settings["accumulate"] == 1
+    train(whole, tmp_path / "finer", steps=1, data=pictures)
+    train(halves, tmp_path / "finer", steps=2, data=pictures)
+    assert zoo.Run(tmp_path / "finer").settings["accumulate"] == 2
+
+
+def test_nothing_is_written_once_a_training_has_failed(pictures, tmp_path):
+    def fail(model: torch.nn.Module, terms: Terms) -> Terms:
+        raise LookupError("of the loss")
+
+    kind = replace(QUICK[0], breaks=Break("discriminator", (0,), fail))
+    with pytest.raises(LookupError):
+        train(kind, tmp_path / "run", steps=2, data=pictures)      # the first checkpoint is being written
+    for thread in threading.enumerate():
+        if thread.name.startswith("checkpoint"):
+            thread.join(2)
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 # Kill -9. The same at length: python tests/faults/kill_resume.py.

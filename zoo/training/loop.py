@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from zoo.data import ImageSet, batches
-from zoo.errors import ConfigError, Diverged, Interrupted, RunError
+from zoo.errors import Diverged, Interrupted, RunError
 from zoo.model import Model
 from zoo.recipe import Phase, Recipe
 from zoo.training import checkpoints, log, ranks
@@ -68,12 +68,6 @@ class Trainer:
         compile: bool,
         patience: int,
     ):
-        shares = accelerator.num_processes * accumulate
-        if recipe.batch % shares:
-            raise ConfigError(
-                f"A batch of {recipe.batch} does not divide into {accelerator.num_processes} processes x "
-                f"{accumulate} accumulation steps: make it a multiple of {shares}."
-            )
         self.accelerator, self.recipe, self.schedule, self.out, self.seed = accelerator, recipe, schedule, out, seed
         self.images = images
         self.model = model.follow(recipe.averaged).to(accelerator.device)
@@ -108,9 +102,7 @@ class Trainer:
         """
         self._begun, self._last = time.monotonic() - self.seconds, (self.step, time.monotonic())
         self.model.train()
-        if self.accelerator.is_main_process:
-            self.saver = Saver(self.directory, self.schedule.keep)
-        with Stop() as stop, self.turns.augmenter.attached():
+        with Stop() as stop, self._saving(), self.turns.augmenter.attached():
             self._stream = self._batches()
             if self._warming_up:
                 say.warning("Untrained: %s. It learns alone until %g kimg.",
@@ -125,6 +117,18 @@ class Trainer:
                 self._mark(progress)      # a resumed run goes on after it, so what is due here is due now
                 if self.turns.stop:
                     self._leave(stop)
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Write checkpoints beside the training; whatever ends it, nothing is written afterwards."""
+        if self.accelerator.is_main_process:
+            self.saver = Saver(self.directory, self.schedule.keep)
+        try:
+            yield
+        finally:
+            if self.saver is not None:
+                with suppress(RunError):
+                    self.saver.wait()
 
     def fit(self) -> None:
         """Split each process's share of a batch into as few micro-batches as its memory allows, by a dry run."""
@@ -226,6 +230,7 @@ class Trainer:
             share=self.accelerator.process_index,
             shares=self.accelerator.num_processes,
             mirror=self.recipe.mirror,
+            device=self.accelerator.device,
         )
 
     # Ticks and samples.
@@ -317,7 +322,7 @@ class Trainer:
                 player.restore(checkpoint.optimizer)
                 player.scaler.load_state_dict(state["scalers"][player.name])
             self.turns.augmenter.restore(state["augmentation"])
-            self.turns.accumulate = int(state["accumulate"])
+            self.turns.accumulate = self._parts(int(state["accumulate"]))
             self.seconds = float(state["seconds"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"The checkpoint of step {checkpoint.step} does not fit this training: {error}") from error
@@ -330,6 +335,14 @@ class Trainer:
         if self.saver is not None:
             with suppress(RunError):
                 self.saver.wait()
+
+    def _parts(self, before: int) -> int:
+        """Return into how many micro-batches a step goes on: as many as before, or as are asked for if these are more.
+
+        Where a share of the batch does not divide so, as that of fewer or more processes, what is asked for counts.
+        """
+        parts = max(before, self.turns.accumulate)
+        return self.turns.accumulate if self.recipe.batch // self.accelerator.num_processes % parts else parts
 
     def _written(self) -> None:
         """Return, in every process, when the last checkpoint is on disk."""
