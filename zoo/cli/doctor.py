@@ -14,7 +14,7 @@ Data = Annotated[
     str | None,
     typer.Argument(
         metavar="[DATA]",
-        help="Image folder, zip of one, hf:OWNER/DATASET, or emoji; without it, the installation is looked at.",
+        help="Image folder, zip of one, tar shards, hf:OWNER/DATASET, or emoji; left out: the installation.",
     ),
 ]
 Against = Annotated[

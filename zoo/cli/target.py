@@ -11,6 +11,7 @@ NameOrRun = Annotated[str, typer.Argument(metavar="NAME|RUN", help="A model's na
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="Image folder (class subfolders are labels), zip of one, hf:OWNER/DATASET, or emoji."
+        metavar="DATA",
+        help="Image folder (class subfolders are labels), zip of one, tar shards, hf:OWNER/DATASET, or emoji.",
     ),
 ]

@@ -48,7 +48,8 @@ def train(
 
     Args:
         model: from `zoo.create` or `zoo.load`; trained in place. Networks that its weights lack start untrained.
-        data: image folder, zip of one, ``emoji``, ``hf:OWNER/DATASET``, or an open `ImageSet`.
+        data: image folder, zip of one, tar shards, ``emoji``, ``hf:OWNER/DATASET``, ``hf-stream:OWNER/DATASET``, or an
+            open `ImageSet`.
         kimg: length of the training, in thousand real images shown.
         out: the run directory; must not hold a run, unless `resume`.
         batch: images a step over all processes; None: the recipe's; "auto": the recipe's, in as few micro-batches as
@@ -79,7 +80,7 @@ def train(
     from zoo.model import Model
     from zoo.projected import training_recipe
     from zoo.training import starting
-    from zoo.training.engine import check_division, engine
+    from zoo.training.engine import check_division, engine, together
     from zoo.training.loop import Schedule, Trainer
     from zoo.training.settings import check_arguments
     from zoo.training.tracking import check as check_trackers
@@ -99,16 +100,17 @@ def train(
     _check_labels(model, images)
     check_division(recipe.batch, len(images), accelerator.num_processes, accumulate)
     schedule = Schedule(kimg, tick_kimg, sample_kimg, checkpoint_kimg, keep)
-    trainer = Trainer(
-        model, images, recipe, schedule, directory,
-        accelerator=accelerator, seed=seed, precision=precision, accumulate=accumulate, compile=compile,
-        patience=patience,
-    )  # fmt: skip
-    if batch == "auto" and not (resume and starting.begun(directory)):      # a run that goes on keeps what it found
-        trainer.fit()
-    described = starting.described(model, images, recipe, kimg, seed, precision, accelerator.num_processes)
-    described |= {"compile": compile, "patience": patience, "schedule": asdict(schedule), **(facts or {})}
-    return _carried_out(trainer, described, resume, track, progress)
+    with together():
+        trainer = Trainer(
+            model, images, recipe, schedule, directory,
+            accelerator=accelerator, seed=seed, precision=precision, accumulate=accumulate, compile=compile,
+            patience=patience,
+        )  # fmt: skip
+        if batch == "auto" and not (resume and starting.begun(directory)):      # a run that goes on keeps what it found
+            trainer.fit()
+        described = starting.described(model, images, recipe, kimg, seed, precision, accelerator.num_processes)
+        described |= {"compile": compile, "patience": patience, "schedule": asdict(schedule), **(facts or {})}
+        return _carried_out(trainer, described, resume, track, progress)
 
 
 def finetune(
@@ -183,15 +185,13 @@ def _carried_out(
     trainer: Trainer, described: Mapping[str, Any], resume: bool, track: Sequence[str], progress: Progress | None
 ) -> Run:
     from zoo.training import starting
-    from zoo.training.engine import together
     from zoo.training.tracking import Trackers
 
     lock = starting.start(trainer, described, resume)
     trainer.trackers = Trackers(track, trainer.accelerator, trainer.out, described, step=trainer.step)
     try:
-        with together():
-            trainer.run(progress)
-            return _finish(trainer)
+        trainer.run(progress)
+        return _finish(trainer)
     except Exception:
         trainer.settle()
         if lock is not None:
