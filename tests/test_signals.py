@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -139,3 +141,20 @@ def test_a_second_training_in_the_folder_is_refused_and_the_first_goes_on(undist
     train(quiet, tmp_path / "run", steps=STEPS, progress=another)
     assert refused == [f"{tmp_path / 'run'} is being trained by process {os.getpid()}: choose another."] * 4
     assert differences(tmp_path / "run", undisturbed) == []
+
+
+# Real commands, stopped wherever they are. The same at length: python tests/faults/sigterm.py.
+
+
+def faults(name: str, *options: str) -> str:
+    """Run a script that makes faults and return the last line that it prints."""
+    path = Path(__file__).parent / "faults" / f"{name}.py"
+    done = subprocess.run([sys.executable, path, *options], capture_output=True, text=True, timeout=7200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through /proc")
+def test_50_commands_that_are_stopped_end_soon_and_go_on():
+    assert faults("sigterm", "--count", "50") == "50/50 under 30 s"

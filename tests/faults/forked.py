@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
+from pkgutil import walk_packages
 
 import zoo
+import zoo.training
 
 PATIENCE = 300      # seconds after which a process hangs
-NEEDED = ("accelerate", "matplotlib.backends.backend_agg", "matplotlib.figure", "zoo.cli.app", "zoo.training.loop",
-          "zoo.weights")  # fmt: skip
+NEEDED = ("accelerate", "matplotlib.backends.backend_agg", "matplotlib.figure", "zoo.cli.app", "zoo.weights")
 
 
 def warm() -> None:
@@ -23,7 +24,7 @@ def warm() -> None:
 
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    for module in NEEDED:
+    for module in (*NEEDED, *(each.name for each in walk_packages(zoo.training.__path__, "zoo.training."))):
         import_module(module)
     for name in ("dcgan", "stylegan", "vae"):
         zoo.create(name)
