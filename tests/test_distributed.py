@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from datetime import timedelta
@@ -318,3 +319,19 @@ def test_work_that_cannot_be_shared_is_refused(dozen, tmp_path):
     ]
     assert "multiple of 2" in together(refused, 2, dozen, tmp_path / "run", 9)[1]
     assert not (tmp_path / "run").exists()
+
+
+def resumed_apart(data: Path, folders: Path) -> str:
+    """Resume in another folder in each process, as on machines without a disk that they share."""
+    out = folders / os.environ["RANK"]
+    with pytest.raises(zoo.ZooError) as caught:
+        trained("dcgan", {}, data, out, {"resume": True, "kimg": 0.096})
+    return str(caught.value)
+
+
+def test_processes_that_find_different_checkpoints_are_refused(pictures, tmp_path):
+    trained("dcgan", {}, pictures, tmp_path / "0", {})
+    (tmp_path / "1").mkdir()
+    for said in together(resumed_apart, 2, pictures, tmp_path):
+        assert "different checkpoints" in said
+        assert "(step 5, none)" in said

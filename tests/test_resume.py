@@ -62,6 +62,24 @@ def test_the_setting_that_changed_is_named(tiny, tmp_path):
         train(tiny("dcgan"), tmp_path / "run", settings={"betas": (0.5, 0.9)}, resume=True)
 
 
+def test_a_folder_is_free_again_when_a_resume_was_refused(tiny, tmp_path):
+    train(tiny("dcgan"), tmp_path / "run", kimg=0.032)
+    with pytest.raises(zoo.ZooError, match="ema_kimg") as caught:
+        train(tiny("dcgan"), tmp_path / "run", settings={"ema_kimg": 5.0}, resume=True)
+    assert train(tiny("dcgan"), tmp_path / "run", resume=True).log[-1]["step"] == 8
+    assert caught.tb      # as a notebook keeps the last error, with all its frames
+
+
+def test_checkpoints_without_their_run_json_are_not_overwritten(tiny, tmp_path):
+    run = train(tiny("dcgan"), tmp_path / "run")
+    (run.directory / "run.json").unlink()
+    with pytest.raises(zoo.ZooError, match=r"holds checkpoints, but no run\.json: restore that"):
+        train(tiny("dcgan"), tmp_path / "run")
+    with pytest.raises(zoo.ZooError, match=r"run\.json"):
+        train(tiny("dcgan"), tmp_path / "run", resume=True)
+    assert kept(run) == ["00000004", "00000006", "00000008"]
+
+
 def test_a_shorter_goal_than_what_is_done_is_refused(tiny, tmp_path):
     run = train(tiny("dcgan"), tmp_path / "run")
     with pytest.raises(zoo.ZooError, match=r"more than the 0\.032"):

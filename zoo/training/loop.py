@@ -126,9 +126,7 @@ class Trainer:
         try:
             yield
         finally:
-            if self.saver is not None:
-                with suppress(RunError):
-                    self.saver.wait()
+            self.settle()
 
     def fit(self) -> None:
         """Split each process's share of a batch into as few micro-batches as its memory allows, by a dry run."""
@@ -373,7 +371,7 @@ class Trainer:
             if self.ledger.tries and self._back == self._saved and len(kept) > 1:
                 checkpoints.drop_after(self.directory, checkpoints.step_of(kept[-2]))      # it was not good after all
         self.accelerator.wait_for_everyone()      # nobody reads before the first process has put things in order
-        found = None if self.ledger.tries >= TRIES else checkpoints.newest(self.directory)
+        found = None if self.ledger.tries >= TRIES else ranks.newest(self.directory, self.accelerator)
         if found is None:
             raise Diverged(
                 f"Step {step}: {why}, after going back {self.ledger.tries} times: start another run with a lower lr "

@@ -1,9 +1,13 @@
-"""What each process of a training holds by itself, for a checkpoint that may fall between two log lines."""
+"""What each process of a training holds by itself, for a checkpoint that may fall between two log lines.
+
+And the one checkpoint that all of them take up.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -12,10 +16,25 @@ from torch import Tensor
 
 from zoo.errors import RunError
 from zoo.model import Model
-from zoo.training import chance
+from zoo.training import chance, checkpoints
+from zoo.training.checkpoints import Checkpoint
 from zoo.training.log import Meters
 
 say = logging.getLogger("zoo")
+
+
+def newest(directory: Path, accelerator: Accelerator) -> Checkpoint | None:
+    """Return the checkpoint of the last step that is whole, the same in every process; every process must come here.
+
+    Raises:
+        RunError: the directory cannot be listed, or processes find different checkpoints.
+    """
+    found = checkpoints.newest(directory)
+    steps = gather_object([-1 if found is None else found.step])
+    if len(set(steps)) > 1:
+        what = ", ".join("none" if step < 0 else f"step {step}" for step in steps)
+        raise RunError(f"The processes find different checkpoints in {directory} ({what}): put it where all can read.")
+    return found
 
 
 def gathered(model: Model, meters: Meters, accelerator: Accelerator) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from zoo.errors import RunError
 from zoo.projected import described as described_critic
 from zoo.storage import place
-from zoo.training import checkpoints
+from zoo.training import checkpoints, ranks
 from zoo.training.run import Run
 from zoo.versions import versions
 
@@ -38,6 +38,8 @@ def check_free(out: Path, resume: bool) -> None:
         raise RunError(f"{out} is a file: choose another folder for the run.")
     if (out / "run.json").exists() and not resume:
         raise RunError(f"{out} already holds a run: go on with --resume (resume=True), or choose another folder.")
+    if not resume and begun(out):      # a new run would begin by removing them
+        raise RunError(f"{out} holds checkpoints, but no run.json: restore that, or choose another folder.")
 
 
 def described(
@@ -84,12 +86,22 @@ def start(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> IO[str] | N
     Raises:
         RunError: no checkpoint is whole, a setting or the data changed, or another process trains there.
     """
+    check_free(trainer.out, resume)
+    lock = _taken(trainer.out) if trainer.accelerator.is_main_process else None
+    try:
+        _take_up(trainer, run, resume)
+    except BaseException:
+        if lock is not None:
+            lock.close()      # at once: whoever looks at the error may hold on to this frame, as a notebook does
+        raise
+    return lock
+
+
+def _take_up(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> None:
     out, accelerator = trainer.out, trainer.accelerator
-    check_free(out, resume)
-    lock = _taken(out) if accelerator.is_main_process else None
     accelerator.wait_for_everyone()      # nobody writes before everybody has looked
-    found = checkpoints.newest(out / "checkpoints") if resume else None
-    if found is None and resume and checkpoints.steps(out / "checkpoints"):
+    found = ranks.newest(out / "checkpoints", accelerator) if resume else None
+    if found is None and resume and begun(out):
         raise RunError(f"None of the checkpoints in {out} is whole: restore one, or start another run.")
     if found is not None:
         _check_same(Run(out).settings, run)
@@ -98,11 +110,11 @@ def start(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> IO[str] | N
     run = {**run, "accumulate": trainer.turns.accumulate}      # as memory had it
     trainer.about = {"config": _digest(run), "versions": run["versions"]}
     if accelerator.is_main_process:
+        step = -1 if found is None else found.step
         place((json.dumps(dict(run), indent=1) + "\n").encode(), out / "run.json")
-        checkpoints.drop_after(out / "checkpoints", -1 if found is None else found.step)
-        trainer.log.cut(-1 if found is None else found.step)
+        checkpoints.drop_after(out / "checkpoints", step)
+        trainer.log.cut(step)
     accelerator.wait_for_everyone()
-    return lock
 
 
 def begun(out: Path) -> bool:
