@@ -98,8 +98,8 @@ def faults(out: Path, number: signal.Signals, code: int, said: str, *, twice: bo
     allowed = [128 + number] if saved or not outside else [128 + number, -number, 0]
     if one and not saved:
         allowed.append(1)      # one of two that had not begun to listen was killed: the run says so and ends
-    if number == signal.SIGINT and not saved:
-        allowed.append(130)
+    if twice:
+        allowed += [128 + number, -number]      # the second may come when nobody listens any more: all is saved by then
     if code not in allowed and not (code == 0 and (out / "model" / "manifest.json").exists()):
         found.append(f"exit code {code}")
     if len(lines) > 1 or "Traceback" in said:
