@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import zoo
 from zoo.memory import free, installed
-from zoo.training.memory import finer, ran_out
+from zoo.training.memory import finer, fitting, ran_out
 
 # Each image takes 4 MB, and the process may have 1 GB more than it has now, of which it should use 80 %.
 SCRIPT = """
@@ -34,6 +36,24 @@ for states in (0, 500 << 20, 2 << 30):
 def test_as_few_parts_as_fit_beside_the_optimisers():
     found = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout
     assert found.split() == ["8", "16", "1024"]      # 819 MB: 204 images; 319 MB: 79; nothing: one at a time
+
+
+def test_a_gpu_is_tried_beside_one_block_of_the_optimisers_size():
+    held = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is torch.empty:
+                held.append(sum(type(each) is torch.Tensor and each.is_meta for each in gc.get_objects()))
+            return func(*args, **(kwargs or {}))
+
+    def rehearse(count: int) -> None:
+        if count < 4:
+            raise torch.OutOfMemoryError
+
+    with Watch():      # nothing is computed on "meta", but tensors live and die there as anywhere
+        assert fitting(rehearse, 8, 1 << 20, torch.device("meta")) == 4
+    assert held == [0, 0, 0]
 
 
 def test_enough_memory_takes_the_whole_batch_at_once(tiny, tmp_path):

@@ -70,19 +70,26 @@ def fitting(rehearse: Rehearse, images: int, states: int, device: torch.device) 
 
 
 def _tried(rehearse: Rehearse, splits: Sequence[int], states: int, device: torch.device) -> int:
-    # A GPU refuses what does not fit, so the largest is tried first, beside a block of the optimisers' size.
+    # A GPU refuses what does not fit, so the largest is tried first.
     for count in splits:
-        try:
-            block = torch.empty(states, dtype=torch.uint8, device=device)
-            rehearse(count)
-            del block
+        fits = _fits(rehearse, count, states, device)
+        give_back()
+        if fits:
             return count
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-        finally:
-            give_back()
     return finer(1, 1)
+
+
+def _fits(rehearse: Rehearse, count: int, states: int, device: torch.device) -> bool:
+    # A function of its own, so that the block of one trial has gone before the next one asks for its own.
+    try:
+        block = torch.empty(states, dtype=torch.uint8, device=device)      # as the optimisers will take
+        rehearse(count)
+        del block
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        return False
 
 
 def _measured(rehearse: Rehearse, splits: Sequence[int], images: int, states: int) -> int:
