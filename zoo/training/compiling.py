@@ -57,12 +57,12 @@ class Compiled:
                 del module.forward
 
     def unable(self, phase: Phase, error: BaseException) -> bool:
-        """Return whether an error means that a phase cannot run compiled; it never will from now on.
+        """Return whether an error means that a phase, which did so far, cannot run compiled; it never will from now on.
 
         The turn has to be played again, in all processes.
         """
-        if not self._forwards or not any(word in str(error) for word in TWICE):
-            return False
+        if not self._forwards or phase.name in self._unable or not any(word in str(error) for word in TWICE):
+            return False      # a phase that runs uncompiled would be played again for ever
         self.give_up(phase)
         return True
 
