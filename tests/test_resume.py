@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -93,6 +95,25 @@ def test_a_run_json_without_its_data_is_refused(tiny, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "data": []}))
     with pytest.raises(zoo.ZooError, match="data"):
         train(tiny("dcgan"), tmp_path / "run", resume=True)
+
+
+CUT = """
+import resource
+import sys
+from pathlib import Path
+from zoo.training.log import Log
+
+log = Log(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))      # as on a full disk: no file may get a byte more
+log.cut(4)
+"""
+
+
+def test_going_back_in_the_log_needs_no_room(tmp_path):
+    lines = [json.dumps({"step": step, "kimg": step / 100}) + "\n" for step in (2, 4, 6, 8)]
+    (tmp_path / "log.jsonl").write_text("".join(lines) + lines[0][:5])
+    subprocess.run([sys.executable, "-c", CUT, tmp_path], check=True)
+    assert (tmp_path / "log.jsonl").read_text() == lines[0] + lines[1]
 
 
 def test_each_checkpoint_brings_a_tick(tiny, tmp_path):

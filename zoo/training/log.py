@@ -17,7 +17,6 @@ from torch import Tensor
 
 from zoo.images import save_grid
 from zoo.model import Model
-from zoo.storage import place
 from zoo.training.memory import give_back, ran_out
 
 say = logging.getLogger("zoo")
@@ -95,16 +94,18 @@ class Log:
         self._waiting = []
         if not self._path.exists():
             return
-        kept = []
-        for text in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-                if line["step"] > step or line.get("closing"):
-                    break
-            except (ValueError, KeyError, TypeError, AttributeError):
-                break      # the last line of a killed run may be half written
-            kept.append(text + "\n")
-        place("".join(kept).encode(), self._path)
+        with self._path.open("r+b") as file:      # made shorter where it is: that needs no room on a full disk
+            kept = 0
+            for text in file:
+                try:
+                    line = json.loads(text)
+                    if line["step"] > step or line.get("closing") or not text.endswith(b"\n"):
+                        break
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    break      # the last line of a killed run may be half written
+                kept += len(text)
+            file.truncate(kept)
+            os.fsync(file.fileno())
 
     def pictures(self, model: Model, kimg: float) -> Path | None:
         """Draw a grid of samples, named by kimg, and the curves up to now; return the grid's path if it was drawn."""
