@@ -193,12 +193,10 @@ def _carried_out(
         trainer.run(progress)
         return _finish(trainer)
     except Exception:
-        trainer.settle()
         if lock is not None:
             starting.forget(trainer.out)
         raise
     finally:
-        trainer.settle()
         trainer.trackers.finish()
         if lock is not None:
             lock.close()
