@@ -65,7 +65,8 @@ def _few(values: Mapping[str, float | None]) -> list[tuple[str, float | None]]:
     """Return the first term of each phase, and what stands for itself, such as the speed; the log has all of them."""
     first: dict[str, tuple[str, float | None]] = {}
     for name, value in values.items():
-        first.setdefault(name.partition(".")[0], (name, value))
+        if not name.endswith(".gradient_norm"):
+            first.setdefault(name.partition(".")[0], (name, value))
     return list(first.values())
 
 

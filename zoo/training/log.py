@@ -80,6 +80,8 @@ class Log:
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("".join(self._waiting))
+                file.flush()
+                os.fsync(file.fileno())      # a checkpoint that comes after it survives a power failure: so must the log
             self._waiting = []
         except OSError as error:
             with suppress(OSError):
