@@ -81,7 +81,7 @@ class Log:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write("".join(self._waiting))
                 file.flush()
-                os.fsync(file.fileno())      # a checkpoint that comes after it survives a power failure: so must the log
+                os.fsync(file.fileno())      # it must survive what the checkpoint that comes after it survives
             self._waiting = []
         except OSError as error:
             with suppress(OSError):
