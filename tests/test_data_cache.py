@@ -402,6 +402,7 @@ def test_a_set_is_held_where_it_takes_little_of_the_memory(folder, home):
     assert images.to("cpu", free=4 * size - 1) is images
     held = images.to("cpu", free=4 * size)
     assert (held.in_memory, images.in_memory) == (True, False)
+    assert held.to("cpu", free=1 << 40) is held                  # not once more
     shutil.rmtree(folder)
     shutil.rmtree(home)
     wanted = [29, 3, 3, 0]

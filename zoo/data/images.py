@@ -123,10 +123,13 @@ class ImageSet:
     def to(self, device: torch.device | str, *, free: int | None = None) -> ImageSet:
         """Return the set held on a device, where it is read without a copy from the host.
 
-        Returns the set itself where it takes more than a quarter of the device's free memory (`free` bytes; None: ask
-        the device), where it is not decoded yet, or where the device is the host itself and nothing else is said.
+        Returns the set itself where it is held there already, where it takes more than a quarter of the device's free
+        memory (`free` bytes; None: ask the device), where it is not decoded yet, or where the device is the host itself
+        and nothing else is said.
         """
         device = torch.device(device)
+        if self._held is not None and self.device == device:
+            return self
         shape = (self._size, self.channels, self.resolution, self.resolution)
         free = free_memory(device) if free is None else free
         if self._stored is None or int(np.prod(shape)) > free * HELD:

@@ -220,6 +220,7 @@ class Trainer:
             network.train(name in self.recipe.fresh or not self._warming_up)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        self.images = self.images.to(self.accelerator.device)      # once: a second copy would stand beside the first
         return batches(
             self.images,
             batch=self.recipe.batch,
