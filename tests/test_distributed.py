@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import Counter
 from datetime import timedelta
@@ -335,3 +336,18 @@ def test_processes_that_find_different_checkpoints_are_refused(pictures, tmp_pat
     for said in together(resumed_apart, 2, pictures, tmp_path):
         assert "different checkpoints" in said
         assert "(step 5, none)" in said
+
+
+def apart(data: Path, fewer: Path, out: Path) -> str:
+    """Train on other data in each process, as on machines whose copies differ."""
+    with pytest.raises(zoo.ZooError) as caught:
+        trained("dcgan", {}, (data, fewer)[int(os.environ["RANK"])], out, {})
+    return str(caught.value)
+
+
+def test_processes_that_see_different_data_are_refused(pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / "fewer")
+    (tmp_path / "fewer" / "class0" / "0.png").write_bytes(b"no image")
+    for said in together(apart, 2, pictures, tmp_path / "fewer", tmp_path / "run"):
+        assert "(32, 31 images that can be read)" in said
+    assert not (tmp_path / "run" / "run.json").exists()

@@ -109,6 +109,16 @@ log.cut(4)
 """
 
 
+def test_images_that_cannot_be_read_any_more_are_missed(tiny, tmp_path):
+    run = train(tiny("dcgan"), tmp_path / "run", kimg=0.032)
+    path = run.directory / "run.json"
+    settings = json.loads(path.read_text())
+    settings["data"]["images"] += 1
+    path.write_text(json.dumps(settings))
+    with pytest.raises(zoo.ZooError, match=f"with {settings['data']['images']} images that could be read, now there"):
+        train(tiny("dcgan"), tmp_path / "run", resume=True)
+
+
 def test_going_back_in_the_log_needs_no_room(tmp_path):
     lines = [json.dumps({"step": step, "kimg": step / 100}) + "\n" for step in (2, 4, 6, 8)]
     (tmp_path / "log.jsonl").write_text("".join(lines) + lines[0][:5])

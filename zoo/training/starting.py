@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from accelerate.utils import gather_object
+
 from zoo.errors import RunError
 from zoo.projected import described as described_critic
 from zoo.storage import place
@@ -19,6 +21,8 @@ from zoo.training.run import Run
 from zoo.versions import versions
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from zoo.data import ImageSet
     from zoo.model import Model
     from zoo.recipe import Recipe
@@ -99,7 +103,7 @@ def start(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> IO[str] | N
 
 def _take_up(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> None:
     out, accelerator = trainer.out, trainer.accelerator
-    accelerator.wait_for_everyone()      # nobody writes before everybody has looked
+    _check_alike(run, accelerator)      # and nobody writes before everybody has looked
     found = ranks.newest(out / "checkpoints", accelerator) if resume else None
     if found is None and resume and begun(out):
         raise RunError(f"None of the checkpoints in {out} is whole: restore one, or start another run.")
@@ -168,6 +172,16 @@ def _check_versions(before: object) -> None:
                     ", ".join(changed))  # fmt: skip
 
 
+def _check_alike(run: Mapping[str, Any], accelerator: Accelerator) -> None:
+    # An image that one process alone cannot read would give it another order of all images.
+    seen = gather_object([(run["data"]["images"], run["data"]["fingerprint"])])
+    if len(set(seen)) > 1:
+        counts = ", ".join(f"{images}" for images, _ in seen)
+        raise RunError(
+            f"The processes see different data ({counts} images that can be read): put it where all can read all of it."
+        )
+
+
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(dict(now)))
     for name in SAME:
@@ -180,6 +194,12 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     data = before.get("data")
     if not isinstance(data, dict) or data.get("fingerprint") != plain["data"]["fingerprint"]:
         raise RunError(f"The data is not what this run began with ({_short(data)}): start another run.")
+    then, left = data.get("images"), plain["data"]["images"]
+    if then != left:      # the same files, but some of them could not be read this time, or that time
+        raise RunError(
+            f"This run was made with {then} images that could be read, now there are {left}: make them as readable as "
+            "they were, or start another run."
+        )
 
 
 def _differing(name: str, before: object, now: object) -> tuple[str, object, object]:
