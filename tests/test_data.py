@@ -551,9 +551,9 @@ def test_sheet_tool_lays_over_white_and_leaves_flags_out(tmp_path):
     ("emoji:", r"no category ''"),
     ("emoji:-" + ",".join(COUNTS), r"leaves no category"),
     ("emojy", r"Did you mean 'emoji'\?"),
-    ("hub:owner/dataset", r"no folder or zip 'hub:owner/dataset'.* hf:OWNER/DATASET"),
+    ("hub:owner/dataset", r"no folder, zip or tar 'hub:owner/dataset'.* hf:OWNER/DATASET"),
     ("", r"no data given"),
-    ("nul\0byte", r"no folder or zip 'nul\\\\x00byte'"),
+    ("nul\0byte", r"no folder, zip or tar 'nul\\\\x00byte'"),
 ])
 def test_wrong_names_are_one_line(spec, message):
     with pytest.raises(DataError, match=message) as caught:

@@ -1,4 +1,4 @@
-"""Images in, tensors out: a folder, a zip of one, the bundled `emoji`, or a Hub data set."""
+"""Images in, tensors out: a folder, a zip of one, tar shards, the bundled `emoji`, or a Hub data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ImageSet", "batches", "normalise", "open_images", "open_source"]
 
 MEMORY = 1 << 30         # bytes: sets whose pixels take no more leave out what cannot be read
 CACHE = 32 << 20         # bytes as stored, from which decoded images are kept on disk: about a second of decoding
-POSSIBLE = "Data is an image folder, a zip of one, tar shards, emoji[:CATEGORY] or hf:OWNER/DATASET."
+POSSIBLE = "Data is an image folder, a zip of one, tar shards, emoji[:CATEGORY], hf:OWNER/DATASET or hf-stream:..."
 
 
 def open_images(
@@ -34,10 +34,10 @@ def open_images(
 ) -> ImageSet:
     """Open a set of images, each cut to its centre square and resized.
 
-    `spec` is an image folder (two or more subfolders: their names become classes), a zip of one, `emoji`,
-    `emoji:CATEGORY[,CATEGORY]`, `emoji:-CATEGORY` (all but that), `hf:OWNER/DATASET`, or an open set, which is returned
-    as it is. Files that cannot be read are skipped and named in one warning of the logger `zoo`. Raises DataError,
-    and ConfigError for impossible settings.
+    `spec` is an image folder (two or more subfolders: their names become classes), a zip of one, a tar or a pattern of
+    several such as `shards/{00..99}.tar`, `emoji`, `emoji:CATEGORY[,CATEGORY]`, `emoji:-CATEGORY` (all but that),
+    `hf:OWNER/DATASET`, `hf-stream:OWNER/DATASET`, or an open set, which is returned as it is. Files that cannot be read
+    are skipped and named in one warning of the logger `zoo`. Raises DataError, and ConfigError for impossible settings.
     """
     if isinstance(spec, ImageSet):
         if (spec.resolution, spec.channels) != (resolution, channels):
@@ -116,4 +116,4 @@ def _missing(path: Path) -> str:
     except (OSError, ValueError):
         beside = []
     near = suggest(path.name, ["emoji", *beside])
-    return f"no folder or zip {printable(str(path))!r}.{near} {POSSIBLE}"
+    return f"no folder, zip or tar {printable(str(path))!r}.{near} {POSSIBLE}"
