@@ -36,7 +36,7 @@ def restore(held: Mapping[str, Tensor]) -> None:
     """
     try:
         torch.set_rng_state(held["torch"])
-        gauss = held["python_gauss"].tolist()
+        gauss = [float(value) for value in held["python_gauss"].tolist()]
         random.setstate((3, tuple(held["python"].tolist()), gauss[0] if gauss else None))
         place, has_gauss, cached = held["numpy_gauss"].tolist()
         keys = held["numpy"].numpy().astype(np.uint32)

@@ -17,6 +17,7 @@ from zoo.training.tensorfile import non_finite
 SHOWN = 10           # faults that one log line names; all of them are counted
 TOLD = 100           # log lines with faults, the latest ones, that are told again when going back takes them away
 TRIES = 3            # rollbacks without a checkpoint beyond them before the training gives up
+MOST = 1 << 53        # that anything is counted to: beyond it a float skips numbers
 SLOWER = 0.5         # what a rollback multiplies the learning rate with
 
 
@@ -120,6 +121,8 @@ class Ledger:
         """
         try:
             counts = [int(state[name]) for name in ("strikes", "rollbacks", "tries", "reached", "skipped")]
+            if not all(0 <= count < MOST for count in counts):
+                raise ValueError(f"it counts {counts}")
             self.strikes, self.rollbacks, self.tries, self._reached, self._skipped = counts
             self._records = [dict(record) for record in state["records"]]
             self._told = [(int(line), dict(said)) for line, said in state["told"]]

@@ -15,9 +15,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from zoo.errors import RunError
 from zoo.images import save_grid
 from zoo.model import Model
+from zoo.training.faults import MOST
 from zoo.training.memory import give_back, ran_out
+from zoo.training.run import log_lines
 
 say = logging.getLogger("zoo")
 GRID = 64          # images in a sample grid
@@ -60,9 +63,19 @@ class Meters:
         }
 
     def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Take back what `state` returned."""
-        self._sums = {name: value[0].to(device, torch.float32) for name, value in state.items()}
-        self._counts = defaultdict(int, {name: int(value[1]) for name, value in state.items()})
+        """Take back what `state` returned.
+
+        Raises:
+            ArithmeticError, TypeError, ValueError: it is not what `state` returns.
+        """
+        self._sums.clear()
+        self._counts.clear()
+        for name, value in state.items():
+            total, count = map(float, value.tolist())
+            if not 1 <= count < MOST:
+                raise ValueError(f"{name} is a mean of {count:g} values")
+            self._sums[name] = torch.tensor(total, dtype=torch.float32, device=device)
+            self._counts[name] = int(count)
 
 
 class Log:
@@ -96,6 +109,8 @@ class Log:
         self._waiting = []
         if not self._path.exists():
             return
+        if not self._path.is_file():      # a pipe or a device would never end
+            raise RunError(f"{self._path} is no regular file: move it away, and it is written anew.")
         with self._path.open("r+b") as file:      # made shorter where it is: that needs no room on a full disk
             kept = 0
             for text in file:
@@ -103,7 +118,7 @@ class Log:
                     line = json.loads(text)
                     if line["step"] > step or line.get("closing") or not text.endswith(b"\n"):
                         break
-                except (ValueError, KeyError, TypeError, AttributeError):
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     break      # the last line of a killed run may be half written
                 kept += len(text)
             file.truncate(kept)
@@ -113,7 +128,7 @@ class Log:
         """Draw a grid of samples, named by kimg, and the curves up to now; return the grid's path if it was drawn."""
         try:
             drawn = grid(model, self._out / "samples", kimg)
-            curves(self._path, self._out / "curves.png")
+            self.curves()
             return drawn
         except OSError as error:
             self._complain(error)
@@ -123,6 +138,13 @@ class Log:
             say.warning("There is no memory for a grid of %d samples at %g kimg: it is left out.", GRID, kimg)
             give_back()
         return None
+
+    def curves(self) -> None:
+        """Draw the curves up to now."""
+        try:
+            curves(self._path, self._out / "curves.png")
+        except OSError as error:
+            self._complain(error)
 
     def _complain(self, error: OSError) -> None:
         if not self._complained:
@@ -142,7 +164,7 @@ def curves(log: Path, path: Path) -> None:
     """Draw every logged term over kimg, one panel a phase; nothing before the first tick."""
     from matplotlib.figure import Figure
 
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    lines = log_lines(log)
     if not lines:
         return
     names = sorted({name for line in lines for name in line["terms"]})
@@ -158,7 +180,7 @@ def curves(log: Path, path: Path) -> None:
     for axis, (phase, members) in zip(axes, panels.items()):
         for name in members:
             points = [(line["kimg"], line["terms"][name]) for line in lines if line["terms"].get(name) is not None]
-            axis.plot(*zip(*points), label=name.split(".", 1)[1], linewidth=1, marker=marker)
+            axis.plot(*zip(*points), label=name.partition(".")[2] or name, linewidth=1, marker=marker)
         axis.set_title(phase, loc="left", fontsize=9)
         axis.legend(fontsize=7, frameon=False, ncols=3)
         axis.grid(alpha=0.3)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -323,10 +324,12 @@ class Trainer:
             self.turns.augmenter.restore(state["augmentation"])
             self.turns.accumulate = self._parts(int(state["accumulate"]))
             self.seconds = float(state["seconds"])
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            if not isfinite(self.seconds):
+                raise ValueError(f"{self.seconds} seconds")
+            self.ledger.restore(state.get("faults", {}))
+            ranks.take_up(checkpoint.ranks, self.model, self.turns.meters, self.accelerator)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(f"The checkpoint of step {checkpoint.step} does not fit this training: {error}") from error
-        self.ledger.restore(state.get("faults", {}))
-        ranks.take_up(checkpoint.ranks, self.model, self.turns.meters, self.accelerator)
         self.step = self._saved = checkpoint.step
 
     def settle(self) -> None:

@@ -147,13 +147,19 @@ class Player:
             if not kept:      # a parameter that no loss had reached yet has no state, whatever it has by now
                 self.optimizer.state.pop(parameter, None)
                 continue
-            if len(kept) < 3 or kept["exp_avg"].shape != parameter.shape:
+            if len(kept) < 3 or not _fits(kept, parameter):
                 raise WeightsError(f"The checkpoint's optimiser state of {name} is incomplete or of another shape.")
             self.optimizer.state[parameter] = {
                 "step": kept["step"].clone(),
                 "exp_avg": _like(parameter, kept["exp_avg"]),
                 "exp_avg_sq": _like(parameter, kept["exp_avg_sq"]),
             }
+
+
+def _fits(kept: Mapping[str, Tensor], parameter: Tensor) -> bool:
+    moments, step = (kept["exp_avg"], kept["exp_avg_sq"]), kept["step"]
+    alike = all(each.shape == parameter.shape and each.is_floating_point() for each in moments)
+    return alike and step.ndim == 0 and step.is_floating_point() and bool(step >= 0)
 
 
 def _like(parameter: Tensor, values: Tensor) -> Tensor:

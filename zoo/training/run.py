@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +29,13 @@ class Run:
     @property
     def log(self) -> list[dict[str, Any]]:
         """One dictionary for each tick."""
-        path = self.directory / "log.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]      # a killed run may leave half a line
+        return log_lines(self.directory / "log.jsonl")
 
     @property
     def faults(self) -> dict[str, int]:
         """How many turns were left out for values that are not finite, and how often the training went back."""
         lines = self.log
-        went = sum(fault["action"] == "rolled back" for line in lines for fault in line.get("faults", []))
+        went = sum(fault.get("action") == "rolled back" for line in lines for fault in line.get("faults", []))
         return {"skipped": sum(line.get("skipped", 0) for line in lines), "rolled_back": went}
 
     @property
@@ -63,6 +62,23 @@ class Run:
         if not os.path.isfile(path / "run.json"):
             raise RunError(f"{path} is no run directory: it has no run.json; `zoo train` or `zoo finetune` make one.")
         return cls(path)
+
+
+def log_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log.jsonl; half a line, as a killed run leaves one, and what is none are passed over."""
+    found = []
+    for text in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
+        with suppress(ValueError, TypeError, RecursionError):
+            line = json.loads(text)
+            if text.endswith(b"\n") and isinstance(line, dict) and _is_line(line):
+                found.append(line)
+    return found
+
+
+def _is_line(line: dict[str, Any]) -> bool:
+    numbers = (line.get("step"), line.get("kimg"), line.get("skipped", 0))
+    inner = (line.get("terms"), *line.get("faults", ()))
+    return all(isinstance(each, int | float) for each in numbers) and all(isinstance(each, dict) for each in inner)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
