@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import zoo
-from zoo.errors import RunError
+from zoo.errors import ConfigError, RunError
+from zoo.recipe import Terms
 from zoo.training.checkpoints import STATE, TENSORS, steps
 from zoo.training.manifest import Manifest
 
@@ -157,3 +159,61 @@ def test_a_log_that_is_no_file_is_named(images, run):
     (run / "log.jsonl").mkdir()
     with pytest.raises(RunError, match=r"log.jsonl is no regular file"):
         train(images, run, 0.016, resume=True)
+
+
+def test_curves_that_cannot_be_written_cost_no_model(images, tmp_path):
+    (tmp_path / "run" / "curves.png").mkdir(parents=True)
+    assert train(images, tmp_path / "run", 0.008).model.sample(1).shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["tick_kimg", "sample_kimg", "checkpoint_kimg"])
+def test_nothing_happens_more_often_than_an_image(images, tmp_path, name):
+    with pytest.raises(ConfigError, match=name):
+        train(images, tmp_path / "run", 0.008, **{name: 1e-320})
+
+
+# Recipes: what a stranger's may get wrong, of phases that else are dcgan's.
+
+
+def with_phase(images: Path, out: Path, **changed: Any) -> zoo.Run:
+    model = zoo.create("dcgan", **TINY)
+    recipe = model.recipe()
+    phases = (replace(recipe.phases[0], **changed), *recipe.phases[1:])
+    return zoo.train(model, images, kimg=0.008, batch=4, out=out, recipe=replace(recipe, phases=phases))
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [(lambda total: None, "returned NoneType"), (lambda total: total, "returned Tensor"),
+     (lambda total: Terms({}), "returned no term"), (lambda total: Terms({"a": 3.0}), "is float"),
+     (lambda total: Terms({"a": total.expand(3)}), r"shape \[3\]"),
+     (lambda total: Terms({"a": total}, {"b": 1}), "is int"),
+     (lambda total: Terms({"a": total.detach()}), "depends on no weight")],
+)  # fmt: skip
+def test_a_loss_that_returns_something_else_is_named(images, tmp_path, returned, said):
+    loss = zoo.create("dcgan", **TINY).recipe().phases[0].loss
+    with pytest.raises(ConfigError, match=rf"discriminator.*{said}"):
+        with_phase(images, tmp_path / "run", loss=lambda model, batch: returned(loss(model, batch).total()))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("every", 0), ("every", -1), ("every", 1.5), ("rate", float("nan")), ("rate", -1.0), ("loss", None), ("name", ""),
+     ("trains", ["discriminator"]), ("trains", "discriminator"), ("trains", ("averages",)), ("trains", ())],
+)  # fmt: skip
+def test_a_phase_that_cannot_be_played_is_named(images, tmp_path, field, value):
+    with pytest.raises(ConfigError, match=r"^(Phase 'discriminator'|A phase's name)"):
+        with_phase(images, tmp_path / "run", **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("phases", ()), ("phases", (3,)), ("averaged", ("x",)), ("averaged", "generator"), ("critics", ("x",)),
+     ("fresh", ("x",)), ("batch", 0), ("lr", float("nan")), ("lr", -1.0), ("betas", (2, 3)), ("anneal", "x"),
+     ("ema_kimg", 0.0), ("clip_norm", -1.0)],
+)  # fmt: skip
+def test_a_recipe_with_impossible_values_is_refused(images, tmp_path, field, value):
+    model = zoo.create("dcgan", **TINY)
+    with pytest.raises(ConfigError, match=field):
+        zoo.train(model, images, kimg=0.008, out=tmp_path / "run", recipe=replace(model.recipe(), **{field: value}))

@@ -80,6 +80,7 @@ def train(
     from zoo.model import Model
     from zoo.projected import training_recipe
     from zoo.training import starting
+    from zoo.training.contract import check_recipe
     from zoo.training.engine import check_division, engine, together
     from zoo.training.loop import Schedule, Trainer
     from zoo.training.settings import check_arguments
@@ -96,6 +97,7 @@ def train(
     accelerator, precision = engine(precision)
     model.complete()
     recipe = settled(recipe or training_recipe(model), _with_batch(settings or {}, batch, accumulate))
+    check_recipe(recipe, model)
     images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
     _check_labels(model, images)
     check_division(recipe.batch, len(images), accelerator.num_processes, accumulate)
@@ -153,8 +155,10 @@ def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     possible = recipe.settings()
     for name in settings:
         if name not in possible:
-            raise ConfigError(f"No setting {name!r}.{suggest(name, possible)} Recipe settings: {', '.join(possible)}.")
-    values: dict[str, Any] = {name: fitted(name, value) for name, value in settings.items()}
+            near = suggest(str(name), possible)
+            raise ConfigError(f"No setting {name!r}.{near} Recipe settings: {', '.join(possible)}.")
+    given = {**{name: getattr(recipe, name) for name in possible}, **settings}      # a recipe may be a stranger's
+    values: dict[str, Any] = {name: fitted(name, value) for name, value in given.items()}
     changed = replace(recipe, **values)
     check(changed.augment)
     return changed
@@ -205,7 +209,6 @@ def _carried_out(
 def _finish(trainer: Trainer) -> Run:
     import torch
 
-    from zoo.training import log
     from zoo.weights import lineage, save
 
     run = Run(trainer.out)
@@ -215,7 +218,7 @@ def _finish(trainer: Trainer) -> Run:
     model.origin, model.fresh = lineage(settings), ()
     if trainer.accelerator.is_main_process:
         model.finish()
-        log.curves(trainer.out / "log.jsonl", trainer.out / "curves.png")
+        trainer.log.curves()
         save(model, trainer.out / "model", run=settings)
     trainer.accelerator.wait_for_everyone()
     return run

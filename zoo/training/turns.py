@@ -18,6 +18,7 @@ from zoo.noise import Noise, key
 from zoo.recipe import Batch, Phase, Recipe, Terms
 from zoo.training.augmentation import Augmenter
 from zoo.training.compiling import Compiled
+from zoo.training.contract import check_terms
 from zoo.training.faults import Fault, Witness
 from zoo.training.log import Meters
 from zoo.training.memory import finer, give_back, ran_out
@@ -136,9 +137,9 @@ class Turns:
         return played, flags
 
     def _forward(self, index: int, micro: int, moment: Moment) -> Terms:
-        batch = self._batch(index, micro, moment)
+        phase, batch = self.recipe.phases[index], self._batch(index, micro, moment)
         with self._autocast():
-            return self.recipe.phases[index].loss(self.model, batch)
+            return check_terms(phase, phase.loss(self.model, batch))
 
     def rehearse(self, moment: Moment, accumulate: int) -> None:
         """Play the first of so many micro-batches of every phase, and leave everything as it was."""
