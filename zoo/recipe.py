@@ -32,7 +32,8 @@ class Batch:
 class Terms:
     """What a loss returns: named scalars whose sum is minimised, and named values that are only watched.
 
-    Watched scalars go to the log; watched tensors of any shape reach `Phase.after`, averaged over the whole batch.
+    Watched scalars go to the log; watched tensors of any shape reach `Phase.after`, averaged over the whole batch. The
+    names must be the same in every micro-batch and process.
     """
 
     minimise: Mapping[str, Tensor]

@@ -96,7 +96,7 @@ def check_division(batch: int, images: int, processes: int, accumulate: int) -> 
     shares = processes * accumulate
     if batch % shares:
         raise ConfigError(
-            f"A batch of {batch} does not divide into {processes} processes x {accumulate} accumulation steps: "
+            f"A batch of {batch} does not divide into {processes} processes x {accumulate} micro-batches: "
             f"make it a multiple of {shares}."
         )
     if images < processes:

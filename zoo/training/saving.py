@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from zoo.discovery import one_line
 from zoo.errors import RunError
 from zoo.training import checkpoints
 from zoo.training.checkpoints import Checkpoint
@@ -56,9 +57,12 @@ class Saver:
     def _write(self, checkpoint: Checkpoint) -> RunError | None:
         try:
             checkpoints.write(self.directory, checkpoint)
-        except RunError as error:
-            log.warning("%s", error)
-            return RunError(str(error))      # without the frames of this one, which hold the tensors
+        except Exception as error:      # memory may run out here too: whatever it is, the training goes on
+            failure = str(error)
+            if not isinstance(error, RunError):
+                failure = f"The checkpoint of step {checkpoint.step} could not be written ({one_line(error)})."
+            log.warning("%s", failure)
+            return RunError(failure)      # without the frames of the first, which hold the tensors
         try:
             checkpoints.prune(self.directory, self.keep)
         except RunError as error:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zoo.training.loop import Trainer
 
 say = logging.getLogger("zoo")
-SAME = ("architecture", "config", "critic", "seed", "recipe")      # what a resumed run must have as it was
+SAME = ("architecture", "config", "critic", "seed", "precision", "recipe")      # what a resumed run must have as it was
 
 
 def check_free(out: Path, resume: bool) -> None:
@@ -115,10 +115,17 @@ def _take_up(trainer: Trainer, run: Mapping[str, Any], resume: bool) -> None:
     trainer.about = {"config": _digest(run), "versions": run["versions"]}
     if accelerator.is_main_process:
         step = -1 if found is None else found.step
-        place((json.dumps(dict(run), indent=1) + "\n").encode(), out / "run.json")
+        _write(run, out)
         checkpoints.drop_after(out / "checkpoints", step)
         trainer.log.cut(step)
     accelerator.wait_for_everyone()
+
+
+def _write(run: Mapping[str, Any], out: Path) -> None:
+    try:
+        place((json.dumps(dict(run), indent=1) + "\n").encode(), out / "run.json")
+    except OSError as error:
+        raise RunError(f"{out}/run.json cannot be written ({error.strerror}): free some space and try again.") from error
 
 
 def begun(out: Path) -> bool:
