@@ -13,6 +13,7 @@ from zoo.adversarial import (
     DiscriminatorLoss,
     adversarial_phases,
     annealed,
+    deceives,
     fakes,
     generator_loss,
     r1_loss,
@@ -20,7 +21,7 @@ from zoo.adversarial import (
     with_adversarial,
     without_penalties,
 )
-from zoo.losses import ADVERSARIAL, adversarial
+from zoo.losses import ADVERSARIAL, adversarial, best, top_k
 from zoo.noise import Noise
 from zoo.penalties import clip_weights, gradient_penalty, orthogonality, path_lengths, squared_gradient
 from zoo.recipe import Batch, Phase, Recipe, Terms
@@ -32,6 +33,11 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + 2.718281828459045**-value)
 
 
+def both(real: float, fake: float) -> float:
+    """A row of relativistic average: logits of the other kind have the means 0.5 and -1.25."""
+    return -log(sigmoid(real + 1.25)) - log(1 - sigmoid(fake - 0.5))
+
+
 NONSATURATING = -(log(sigmoid(2)) + log(sigmoid(-1))) / 2 - (log(1 - sigmoid(0.5)) + log(1 - sigmoid(-3))) / 2
 
 
@@ -39,10 +45,12 @@ NONSATURATING = -(log(sigmoid(2)) + log(sigmoid(-1))) / 2 - (log(1 - sigmoid(0.5
     ("name", "discriminator", "generator"),
     [
         ("nonsaturating", NONSATURATING, -(log(sigmoid(0.5)) + log(sigmoid(-3))) / 2),
+        ("minimax", NONSATURATING, (log(1 - sigmoid(0.5)) + log(1 - sigmoid(-3))) / 2),
         ("hinge", (0 + 2) / 2 + (1.5 + 0) / 2, 1.25),
         ("least_squares", 0.5 * ((1 + 4) / 2 + (0.25 + 9) / 2), 0.5 * (0.25 + 16) / 2),
         ("wasserstein", -1.25 - 0.5, 1.25),
         ("relativistic", -(log(sigmoid(1.5)) + log(sigmoid(2))) / 2, -(log(sigmoid(0.5)) + log(sigmoid(-3))) / 2),
+        ("relativistic_average", (both(2, 0.5) + both(-1, -3)) / 2, -(log(sigmoid(0.5)) + log(sigmoid(-3))) / 2),
     ],
 )
 def test_adversarial_losses(name, discriminator, generator):
@@ -70,6 +78,46 @@ def test_relativistic_pairing_judges_each_fake_against_its_own_real():
     assert float(loss.discriminator(REAL + 7, FAKE + 7)) == pytest.approx(float(loss.discriminator(REAL, FAKE)))
     # The game is symmetric: the generator minimises what the discriminator does, with reals and fakes exchanged.
     assert torch.equal(loss.generator(FAKE - REAL), loss.discriminator(FAKE, REAL))
+
+
+def test_the_saturating_generators_gradient_vanishes_where_the_discriminator_is_sure():
+    fake = torch.tensor([[-20.0]], requires_grad=True)
+    slopes = {name: torch.autograd.grad(adversarial(name).generator(fake), fake)[0] for name in
+              ("minimax", "nonsaturating")}  # fmt: skip
+    assert abs(float(slopes["minimax"])) < 1e-8
+    assert float(slopes["nonsaturating"]) == pytest.approx(-1)
+
+
+def judging(logits):
+    """A model whose discriminator gives an image the logit that its pixels are filled with."""
+    model = nn.Module()
+    model.discriminator = nn.Identity()
+    model.discriminator.forward = lambda images, labels: images.flatten(1)[:, :1]
+    return model, logits[:, :, None, None].expand(-1, 1, 2, 2)
+
+
+def test_the_average_relativistic_generator_exchanges_reals_and_fakes():
+    loss = adversarial("relativistic_average")
+    model, fake = judging(FAKE)
+    batch = Batch(judging(REAL)[1], None, Noise(1))
+    assert torch.equal(deceives(loss, model, fake, batch), loss.discriminator(FAKE, REAL))
+
+
+def test_the_best_fakes_are_those_with_the_highest_logits():
+    logits = torch.tensor([[1.0], [4.0], [2.0], [3.0]])
+    assert best(logits, 0.5).flatten().tolist() == [4.0, 3.0]
+    assert best(logits, 0.01).flatten().tolist() == [4.0]
+    assert best(torch.tensor([[5.0, -9.0], [0.0, 0.0]]), 0.5).tolist() == [[0.0, 0.0]]      # by the mean of the heads
+
+
+def test_top_k_narrows_as_training_goes():
+    loss = top_k(adversarial("hinge"), 0.25)
+    model, fake = judging(torch.tensor([[1.0], [4.0], [2.0], [3.0]]))
+    at = [float(deceives(loss, model, fake, Batch(fake, None, Noise(1), progress))) for progress in (0.0, 0.5, 1.0)]
+    assert at == [-2.5, -3.5, -4.0]                             # the means of all, of two, of one
+    assert loss.name == "hinge:kept=0.25"
+    with pytest.raises(zoo.ZooError, match=r"kept=0: give the share"):
+        top_k(adversarial("hinge"), 0)
 
 
 def test_several_logits_for_an_image_count_as_so_many_more():

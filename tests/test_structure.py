@@ -19,8 +19,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "versions", "markdown", "memory", "licences", "home"),                           # words
     ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "repositories", "snapshots",
      "launch", "formats"),
-    ("recipe", "losses", "discovery", "backbones"),                          # training as data; what is installed
-    ("model", "adversarial", "projected", "registry", "data", "hub"),        # what the verbs work on
+    ("recipe", "losses", "discovery", "backbones", "judged", "substitution"),                   # training as data
+    ("regularisers", "consistency", "diversity", "instance_noise"),          # what a turn may have besides
+    ("model", "adversarial", "projected", "registry", "data", "hub", "parts", "spectral", "unrolled", "packing"),
     ("cards", "weights"),
     ("conversion",),                                                         # foreign checkpoints
     ("conversion_cache",),
@@ -53,8 +54,9 @@ DOORS: dict[str, tuple[str, ...]] = {
 
 # What a plugin may use of zoo: the contract, and the parts that recipes are made of.
 CONTRACT = (
-    "adversarial", "errors", "formats.contract", "formats.studiogan", "losses", "model", "noise", "penalties", "plugin",
-    "recipe",
+    "adversarial", "consistency", "diversity", "errors", "formats.contract", "formats.studiogan", "instance_noise",
+    "judged", "losses", "model", "noise", "packing", "parts", "penalties", "plugin", "recipe", "regularisers",
+    "spectral", "substitution", "unrolled",
 )  # fmt: skip
 
 

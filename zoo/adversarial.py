@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from math import cos, pi
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from zoo.losses import Adversarial
+from zoo.judged import Judged, Part, joined
+from zoo.losses import Adversarial, best
 from zoo.penalties import gradient_penalty, squared_gradient
 from zoo.recipe import Batch, Loss, Phase, Recipe, Terms
 
@@ -37,23 +38,22 @@ class DiscriminatorLoss:
     """The discriminator's loss on reals and fakes; watches both means, which tell who is winning.
 
     With `gamma`, R1 and R2 are part of the same step (Mescheder et al., 2018, arXiv:1801.04406, eq. 9): gamma / 2
-    times the squared gradient on reals plus that on fakes, from the logits that are there already.
+    times the squared gradient on reals plus that on fakes, from the logits that are there already. `parts` are further
+    terms of the same step, on the same images and logits: `zoo.regularisers`, `zoo.consistency`.
     """
 
     adversarial: Adversarial
     make: Fakes = fakes
     gamma: tuple[float, float] = NO_PENALTY      # as training begins and ends, half a cosine between
+    parts: tuple[Part, ...] = ()
 
     def __call__(self, model: Model, batch: Batch) -> Terms:
         gamma = annealed(*self.gamma, batch.progress)
-        with torch.no_grad():
-            fake = self.make(model, batch)
-        real = batch.images.detach()
+        judged = Judged(model, batch, self.make)
+        fake, real = judged.fake, judged.real
         if gamma:
             real, fake = real.requires_grad_(True), fake.requires_grad_(True)
-        discriminator = model.get_submodule("discriminator")
-        on_real = discriminator(real, batch.labels).float()
-        on_fake = discriminator(fake, batch.labels).float()
+        on_real, on_fake = judged.on_real, judged.on_fake
         watch = {
             "logits_real": on_real.detach().mean(),
             "logits_fake": on_fake.detach().mean(),
@@ -64,18 +64,21 @@ class DiscriminatorLoss:
         if gamma:
             terms["r1"] = 0.5 * gamma * squared_gradient(on_real, real)
             terms["r2"] = 0.5 * gamma * squared_gradient(on_fake, fake)
-        return Terms(terms, watch)
+        return joined(Terms(terms, watch), *(part(judged) for part in self.parts))
 
 
 @dataclass(frozen=True)
 class GeneratorLoss:
-    """The generator's loss."""
+    """The generator's loss; `parts` are further terms of the same step, on the same fakes: `zoo.diversity`."""
 
     adversarial: Adversarial
     make: Fakes = fakes
+    parts: tuple[Part, ...] = ()
 
     def __call__(self, model: Model, batch: Batch) -> Terms:
-        return Terms({"adversarial": deceives(self.adversarial, model, self.make(model, batch), batch)})
+        judged = Judged(model, batch, self.make, moves=True)
+        terms = Terms({"adversarial": deceives(self.adversarial, model, judged.fake, batch)})
+        return joined(terms, *(part(judged) for part in self.parts))
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,14 @@ def deceives(adversarial: Adversarial, model: Model, fake: Tensor, batch: Batch)
     """Return the generator's side of a loss for its fakes, one for each image of the batch: a scalar to minimise."""
     discriminator = model.get_submodule("discriminator")
     logits: Tensor = discriminator(fake, batch.labels).float()
+    share = adversarial.kept**batch.progress
     if adversarial.paired:
         with torch.no_grad():
             on_real = discriminator(batch.images, batch.labels).float()
+        if adversarial.symmetric:
+            return adversarial.discriminator(best(logits, share) if share < 1 else logits, on_real)
         logits = logits - on_real
-    return adversarial.generator(logits)
+    return adversarial.generator(best(logits, share) if share < 1 else logits)
 
 
 def annealed(first: float, last: float, progress: float) -> float:
@@ -173,7 +179,7 @@ def without_penalties(recipe: Recipe) -> Recipe:
     """Return the recipe without gradient penalties: phases of R1 or R2 alone are left out, others lose that part."""
     kept = []
     for phase in recipe.phases:
-        if isinstance(phase.loss, R1Loss | R2Loss):
+        if isinstance(innermost(phase.loss), R1Loss | R2Loss):
             continue
         if _has(phase.loss, "gamma"):
             settings = {name: value for name, value in phase.settings.items() if not name.endswith("gamma")}
@@ -182,10 +188,28 @@ def without_penalties(recipe: Recipe) -> Recipe:
     return replace(recipe, phases=tuple(kept))
 
 
-def _has(loss: Loss, name: str) -> bool:
+def innermost(loss: Loss) -> Loss:
+    """Return what others are wrapped around: a dataclass that plays a loss holds it in its field `loss`."""
+    while _holds(loss, "loss"):
+        loss = cast("Any", loss).loss
+    return loss
+
+
+def _holds(loss: Loss, name: str) -> bool:
     return is_dataclass(loss) and name in {field.name for field in fields(loss)}
 
 
+def _has(loss: Loss, name: str) -> bool:
+    return _holds(loss, name) or (_holds(loss, "loss") and _has(cast("Any", loss).loss, name))
+
+
 def _with(phase: Phase, *, settings: dict[str, float | str] | None = None, **changes: Any) -> Phase:
-    loss: Any = phase.loss
-    return replace(phase, loss=replace(loss, **changes), settings={**phase.settings, **(settings or {})})
+    loss = _changed(phase.loss, changes)
+    return replace(phase, loss=loss, settings={**phase.settings, **(settings or {})})
+
+
+def _changed(loss: Any, changes: dict[str, Any]) -> Any:
+    own = {name: value for name, value in changes.items() if _holds(loss, name)}
+    if _holds(loss, "loss"):
+        own["loss"] = _changed(loss.loss, changes)
+    return replace(loss, **own) if own else loss
