@@ -10,7 +10,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from zoo.discovery import one_line
 from zoo.errors import RunError
 from zoo.training import checkpoints
 from zoo.training.checkpoints import Checkpoint
@@ -57,10 +56,8 @@ class Saver:
     def _write(self, checkpoint: Checkpoint) -> RunError | None:
         try:
             checkpoints.write(self.directory, checkpoint)
-        except Exception as error:      # memory may run out here too: whatever it is, the training goes on
-            failure = str(error)
-            if not isinstance(error, RunError):
-                failure = f"The checkpoint of step {checkpoint.step} could not be written ({one_line(error)})."
+        except (RunError, MemoryError) as error:
+            failure = str(error) or f"There is no memory to write the checkpoint of step {checkpoint.step}."
             log.warning("%s", failure)
             return RunError(failure)      # without the frames of the first, which hold the tensors
         try:

@@ -125,7 +125,7 @@ def _write(run: Mapping[str, Any], out: Path) -> None:
     try:
         place((json.dumps(dict(run), indent=1) + "\n").encode(), out / "run.json")
     except OSError as error:
-        raise RunError(f"{out}/run.json cannot be written ({error.strerror}): free some space and try again.") from error
+        raise RunError(f"{out}/run.json cannot be written ({error.strerror}): free some space first.") from error
 
 
 def begun(out: Path) -> bool:
