@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import zoo
+from zoo.cli.progress import Progress
 from zoo.errors import ConfigError, RunError
 from zoo.recipe import Terms
 from zoo.training.checkpoints import STATE, TENSORS, steps
@@ -217,3 +219,16 @@ def test_a_recipe_with_impossible_values_is_refused(images, tmp_path, field, val
     model = zoo.create("dcgan", **TINY)
     with pytest.raises(ConfigError, match=field):
         zoo.train(model, images, kimg=0.008, out=tmp_path / "run", recipe=replace(model.recipe(), **{field: value}))
+
+
+def test_a_training_outlives_those_who_watch_it(monkeypatch):
+    reads, writes = os.pipe()
+    os.close(reads)
+    closed = open(writes, "w")  # noqa: SIM115 -- closing it fails, as what was printed cannot be written
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", closed)
+        progress = Progress("train")
+        progress(1, 2, {"speed": 1.0})
+        progress(2, 2, {"speed": 1.0})
+    with pytest.raises(BrokenPipeError):
+        closed.close()

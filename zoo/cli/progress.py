@@ -56,9 +56,12 @@ class Progress:
     def _tell(self, done: float, total: float, text: str) -> None:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total, values=text)
-        elif done >= total or time.monotonic() - self._last >= PAUSE:
+        elif self._last < float("inf") and (done >= total or time.monotonic() - self._last >= PAUSE):
             self._last = time.monotonic()
-            print(f"{self.title}: {text}  {self._last - self._begun:.0f} s", flush=True)
+            try:
+                print(f"{self.title}: {text}  {self._last - self._begun:.0f} s", flush=True)
+            except OSError:
+                self._last = float("inf")      # nobody reads any more, as behind `| head`; the work goes on
 
 
 def _few(values: Mapping[str, float | None]) -> list[tuple[str, float | None]]:

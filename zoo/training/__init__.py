@@ -78,9 +78,7 @@ def train(
     """
     from zoo.data import open_images
     from zoo.model import Model
-    from zoo.projected import training_recipe
     from zoo.training import starting
-    from zoo.training.contract import check_recipe
     from zoo.training.engine import check_division, engine, together
     from zoo.training.loop import Schedule, Trainer
     from zoo.training.settings import check_arguments
@@ -96,8 +94,7 @@ def train(
     starting.check_free(directory, resume)
     accelerator, precision = engine(precision)
     model.complete()
-    recipe = settled(recipe or training_recipe(model), _with_batch(settings or {}, batch, accumulate))
-    check_recipe(recipe, model)
+    recipe = _whole(recipe, model, _with_batch(settings or {}, batch, accumulate))
     images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
     _check_labels(model, images)
     check_division(recipe.batch, len(images), accelerator.num_processes, accumulate)
@@ -162,6 +159,15 @@ def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     changed = replace(recipe, **values)
     check(changed.augment)
     return changed
+
+
+def _whole(recipe: Recipe | None, model: Model, settings: Mapping[str, object]) -> Recipe:
+    from zoo.projected import training_recipe
+    from zoo.training.contract import check_recipe
+
+    chosen = settled(recipe or training_recipe(model), settings)
+    check_recipe(chosen, model)
+    return chosen
 
 
 def _with_batch(settings: Mapping[str, object], batch: object, accumulate: int) -> dict[str, object]:
