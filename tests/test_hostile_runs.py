@@ -232,3 +232,28 @@ def test_a_training_outlives_those_who_watch_it(monkeypatch):
         progress(2, 2, {"speed": 1.0})
     with pytest.raises(BrokenPipeError):
         closed.close()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_second_training_in_one_folder_is_told_once_who_is_there(images, tmp_path):
+    told: list[str] = []
+
+    def again(*said: object) -> None:
+        with pytest.raises(RunError) as caught:
+            train(images, tmp_path / "run", 0.008, resume=True)
+        told.append(str(caught.value))
+
+    train(images, tmp_path / "run", 0.008, tick_kimg=0.008, progress=again)
+    assert told == [f"{tmp_path / 'run'} is being trained by process {os.getpid()}: choose another."]
+
+
+def test_a_lock_that_cannot_be_written_to_keeps_nobody_out(images, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to("/dev/full")
+    assert train(images, tmp_path / "run", 0.004).log[-1]["step"] == 1
+
+
+@pytest.mark.parametrize("note", ["[" * 100_000, '{"x": {"id": 1, "step": 1e400}}', "{"], ids=["deep", "big", "half"])
+def test_a_damaged_note_of_trackers_begins_others(images, run, note):
+    (run / "tracking.json").write_text(note)
+    assert train(images, run, 0.012, resume=True).log[-1]["step"] == 3

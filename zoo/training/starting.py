@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -154,13 +155,15 @@ def _taken(out: Path) -> IO[str]:
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        file.seek(0)
-        raise RunError(f"{out} is being trained by process {file.read(20) or 'unknown'}: choose another.") from error
+        with file:
+            file.seek(0)
+            other = file.read(20) or "unknown"
+        raise RunError(f"{out} is being trained by process {other}: choose another.") from error
     except (ImportError, OSError):      # a system or a disk without locks
         pass
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with suppress(OSError):      # a full disk: then nobody learns which process it is
+        file.truncate(0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 

@@ -146,7 +146,7 @@ def _noted(path: Path) -> dict[str, dict[str, Any]]:
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): {"id": str(held["id"]), "step": int(held["step"])} for name, held in note.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
