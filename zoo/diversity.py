@@ -1,6 +1,7 @@
 """Diversity: what a generator pays for making one image of many latents. Formulas, and parts of its turn.
 
-Minibatch standard deviation belongs to a critic's layers, packing to its input (`zoo.packing`).
+Minibatch standard deviation belongs to a critic's layers, packing to its input (`zoo.packing`). Means and covariances
+are those of a process's part of the batch, and of a micro-batch, as in batch norm.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class ModeSeeking:
         labels = None if batch.labels is None else batch.labels[:n]
         z_one, z_other = (model.latent(n, batch.noise) for _ in range(2))
         one, other = (model.get_submodule("generator")(z, labels) for z in (z_one, z_other))
-        return Terms({"mode_seeking": self.weight * mode_seeking(one, other, z_one, z_other)})
+        return Terms({"mode_seeking": self.weight * mode_seeking(one.float(), other.float(), z_one, z_other)})
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ class LeCam:
     """LeCam regularisation of the discriminator, for few images (Tseng et al., 2021, arXiv:2104.03310).
 
     The running means are a buffer of the model that `remember_logits` makes and `follow_logits`, the phase's `after`,
-    moves by the logits which `DiscriminatorLoss` watches, averaged over the batch and all processes. So a checkpoint
-    keeps them, and every process has the same.
+    moves by the logits which `DiscriminatorLoss` watches, averaged over the batch and all processes: every process has
+    the same. The buffer is not persistent, as it belongs to a training and not to weights.
 
     Args:
         weight: the paper's 0.3 is for BigGAN's hinge loss; the non-saturating loss of StyleGAN2 takes 3e-7.
@@ -82,13 +82,7 @@ class LeCam:
 def remember_logits(model: Model) -> None:
     """Give a model the buffer that LeCam needs, empty, unless it has it: sums of logits, and the weight in them."""
     if LOGITS not in dict(model.named_buffers(recurse=False)):
-        model.register_buffer(LOGITS, torch.zeros(3, device=model.device))
-
-
-def forget_logits(model: Model) -> None:
-    """Take the buffer away again: published weights are without."""
-    if LOGITS in dict(model.named_buffers(recurse=False)):
-        delattr(model, LOGITS)
+        model.register_buffer(LOGITS, torch.zeros(3, device=model.device), persistent=False)
 
 
 @torch.no_grad()

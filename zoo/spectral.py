@@ -34,12 +34,13 @@ def spectral_norm(weight: Tensor, iterations: int = ITERATIONS) -> Tensor:
     as constants, as in the paper's eq. 10 to 12.
     """
     matrix = weight.flatten(1)
-    with torch.no_grad():
-        v = matrix[torch.linalg.vector_norm(matrix, dim=1).argmax()]
-        for _ in range(iterations):
-            u = nn.functional.normalize(matrix @ v, dim=0, eps=FLOOR)
-            v = nn.functional.normalize(matrix.T @ u, dim=0, eps=FLOOR)
-    return u @ (matrix @ v)
+    with torch.autocast(weight.device.type, enabled=False):      # a bound needs all digits
+        with torch.no_grad():
+            v = matrix[torch.linalg.vector_norm(matrix, dim=1).argmax()]
+            for _ in range(iterations):
+                u = nn.functional.normalize(matrix @ v, dim=0, eps=FLOOR)
+                v = nn.functional.normalize(matrix.T @ u, dim=0, eps=FLOOR)
+        return u @ (matrix @ v)
 
 
 def normalised(weight: Tensor, iterations: int = ITERATIONS) -> Tensor:
