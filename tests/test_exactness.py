@@ -17,7 +17,10 @@ from PIL import Image
 from processes import together
 
 import zoo
+from zoo.data import open_images
+from zoo.parts import with_part
 from zoo.recipe import Terms
+from zoo.regularisers import LeCam, follow_logits, remember_logits
 
 HALF, WHOLE = 7, 14      # steps; log lines are due at 3, 6, ..., checkpoints at 4, 8, ..., a grid at 11
 GRID = f"000000.{HALF * BATCH:03}.png"      # that half a training closes with
@@ -89,6 +92,36 @@ def test_a_run_made_longer_is_one_of_that_length(kind, pictures, tmp_path):
 @pytest.mark.parametrize("kind", FULL, ids=lambda kind: kind.name)
 def test_every_kind_of_run_made_longer_is_one_of_that_length(kind, pictures, tmp_path):
     assert twice_as_long(kind, tmp_path, pictures) == []
+
+
+def test_what_a_training_remembers_for_itself_goes_on(pictures, tmp_path):
+    """LeCam's running means of the logits are a buffer that is not among the weights."""
+
+    def lecam(out: Path, steps: int) -> None:
+        torch.manual_seed(0)
+        model = zoo.create("dcgan", **DCGAN)
+        remember_logits(model)
+        recipe = with_part(model.recipe(), LeCam(), after=follow_logits)
+        zoo.train(model, pictures, recipe=recipe, batch=BATCH, kimg=steps * BATCH / 1000, out=out, resume=True)
+
+    lecam(tmp_path / "whole", WHOLE)
+    lecam(tmp_path / "parts", HALF)
+    lecam(tmp_path / "parts", WHOLE)
+    assert differences(tmp_path / "parts", tmp_path / "whole", also=[GRID]) == []
+
+
+def test_images_that_are_gone_end_a_training_with_a_checkpoint(pictures, tmp_path):
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    images = open_images(folder, resolution=16, channels=3, memory=0, cache=None)
+
+    def gone(done: float, total: float, values: object) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    model = zoo.create("dcgan", **DCGAN)
+    with pytest.raises(zoo.errors.DataError, match="no image"):
+        zoo.train(model, images, batch=BATCH, kimg=1, out=tmp_path / "run", tick_kimg=0.012, progress=gone)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name > "00000002"]
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(pictures, tmp_path):

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step ends, a checkpoint is written, and the resumed run is as if nothing had been."""
+"""SIGTERM, SIGHUP and Ctrl-C: the step ends, a checkpoint is written, and the resumed run is as if nothing had been."""
 
 from __future__ import annotations
 
@@ -53,21 +53,22 @@ def undisturbed(tmp_path_factory) -> Path:
     return out
 
 
-# The training ends with the step after that of the signal: in that step nothing is due after step 2, a log line after
-# step 3, a checkpoint after step 4.
+# The training ends with the step of the signal: nothing is due after the first two, a log line after the third, a
+# checkpoint after the fourth.
 @pytest.mark.parametrize(
-    ("number", "step", "code"), [(signal.SIGTERM, 0, 143), (signal.SIGINT, 1, 130), (signal.SIGTERM, 2, 143)]
+    ("number", "step", "code"),
+    [(signal.SIGTERM, 0, 143), (signal.SIGHUP, 1, 129), (signal.SIGINT, 2, 130), (signal.SIGTERM, 3, 143)],
 )
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(undisturbed, tmp_path, number, step, code):
     before = signal.getsignal(number)
     error = stopped(KIND, tmp_path / "run", number, step)
     assert error is not None
     assert error.code == code
-    saved = (step + 2) * 4 / 1000
+    saved = (step + 1) * 4 / 1000
     assert str(error) == (f"stopped by {signal.Signals(number).name} at {saved:g} of 0.032 kimg, saved at {saved:g}: "
                           "go on with --resume.")  # fmt: skip
     assert signal.getsignal(number) is before
-    assert (tmp_path / "run" / "checkpoints" / f"{step + 2:08}").is_dir()
+    assert (tmp_path / "run" / "checkpoints" / f"{step + 1:08}").is_dir()
     assert not (tmp_path / "run" / "model").exists()
     train(replace(KIND, breaks=asked(0, -1)), tmp_path / "run", steps=STEPS)
     assert differences(tmp_path / "run", undisturbed) == []
@@ -86,7 +87,7 @@ def work(kind: Kind, out: Path, rank: int | None) -> int:
 def test_all_processes_stop_where_one_was_asked_to(tmp_path):
     kind = Kind("dcgan", "dcgan", DCGAN, processes=2)
     assert together(work, 2, kind, tmp_path / "run", 1) == [143, 143]
-    assert [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())] == ["00000000", "00000003"]
+    assert [path.name for path in sorted((tmp_path / "run" / "checkpoints").iterdir())] == ["00000000", "00000002"]
     for out in ("run", "undisturbed"):      # a rank that there is not hears nothing
         assert together(work, 2, kind, tmp_path / out, 2) == [0, 0]
     assert differences(tmp_path / "run", tmp_path / "undisturbed") == []

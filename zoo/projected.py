@@ -262,7 +262,7 @@ def projected_recipe(recipe: Recipe, loss: Adversarial | None = None) -> Recipe:
     changed = with_adversarial(without_penalties(recipe), loss or adversarial("hinge"))
     rate = CRITIC_LR / changed.lr
     phases = tuple(replace(phase, rate=rate) if phase.trains == (NETWORK,) else phase for phase in changed.phases)
-    return replace(changed, phases=phases, augment=changed.augment or AUGMENT)
+    return replace(changed, phases=phases, critics=changed.critics or (NETWORK,), augment=changed.augment or AUGMENT)
 
 
 def described(model: Model) -> dict[str, Any] | None:

@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,21 @@ def place(content: bytes, path: Path) -> None:
     except BaseException:
         os.unlink(passing)
         raise
+
+
+def replaced(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Have a folder filled beside its place and then put there, so that no reader finds half of it."""
+    draft, old = folder.with_name(f".{folder.name}-draft"), folder.with_name(f".{folder.name}-old")
+    for left in (draft, old):      # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        fill(draft)
+        if folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_json(path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -215,6 +216,8 @@ def _carried_out(
 def _finish(trainer: Trainer) -> Run:
     import torch
 
+    from zoo.storage import replaced
+    from zoo.training.signals import Stop
     from zoo.weights import lineage, save
 
     run = Run(trainer.out)
@@ -222,9 +225,10 @@ def _finish(trainer: Trainer) -> Run:
     model.to(memory_format=torch.contiguous_format)      # as a model that was just loaded
     settings = {**run.settings, **({"faults": run.faults} if any(run.faults.values()) else {})}
     model.origin, model.fresh = lineage(settings), ()
-    if trainer.accelerator.is_main_process:
+    with Stop():      # nearly done: a signal changes nothing any more
         model.finish()
-        trainer.log.curves()
-        save(model, trainer.out / "model", run=settings)
-    trainer.accelerator.wait_for_everyone()
+        if trainer.accelerator.is_main_process:
+            trainer.log.curves()
+            replaced(trainer.out / "model", partial(save, model, run=settings))
+        trainer.accelerator.wait_for_everyone()
     return run

@@ -19,7 +19,7 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from zoo.data import ImageSet, batches
-from zoo.errors import Diverged, Interrupted, RunError
+from zoo.errors import DataError, Diverged, Interrupted, RunError
 from zoo.model import Model
 from zoo.recipe import Phase, Recipe
 from zoo.training import checkpoints, log, ranks
@@ -112,11 +112,11 @@ class Trainer:
                 self._sample(0.0)
                 self._save()
             while self.step < self.steps or not self._close(progress):
-                if self._take(stop.number is not None):
+                if self._take(stop):
                     self._roll_back(self.ledger.why())
                     continue
                 self._mark(progress)      # a resumed run goes on after it, so what is due here is due now
-                if self.turns.stop:
+                if self.turns.stop and self.step < self.steps:
                     self._leave(stop)
 
     @contextmanager
@@ -126,6 +126,10 @@ class Trainer:
             self.saver = Saver(self.directory, self.schedule.keep)
         try:
             yield
+        except DataError:      # no image was to be had between two steps; of several processes only one may know
+            if self.accelerator.num_processes == 1:
+                self._save()
+            raise
         finally:
             self.settle()
 
@@ -139,9 +143,7 @@ class Trainer:
         states = sum(2 * value.nbytes for value in trained)      # Adam's two moments
         mine = fitting(partial(self.turns.rehearse, moment), share, states, self.accelerator.device)
         self.turns.accumulate = max(gather_object([mine]))
-        parts = self.turns.accumulate
-        say.warning("A step's %d images go through %s.", self.recipe.batch,
-                    f"in {parts} micro-batches of {share // parts}" if parts > 1 else "at once")  # fmt: skip
+        say.warning("Each process takes its %d images of a step in %d micro-batches.", share, self.turns.accumulate)
 
     def _moment(self) -> Moment:
         progress = self.step / self.steps
@@ -151,20 +153,20 @@ class Trainer:
         lr = annealed(self.recipe, progress) * self.ledger.rate
         return Moment(self.step, images, labels, progress, lr, self.ledger.seed(self.seed))
 
-    def _take(self, asked: bool) -> bool:
+    def _take(self, stop: Stop) -> bool:
         """Take one step; return whether it is time to go back to the last checkpoint."""
         moment, parts = self._moment(), self.turns.accumulate
         faults = []
         for index, phase in enumerate(self.recipe.phases):
             if self.step % phase.every == 0 and not self._waits(phase):
-                fault = self.turns.play(index, moment, asked)
+                fault = self.turns.play(index, moment, stop)
                 faults += [fault] if fault else []
         self.step += 1
         follow(self.model, decay(self.recipe, self.step * self.recipe.batch))
         self.turns.augmenter.adapt(self.recipe.batch)
         if self.turns.accumulate > parts:
             self.ledger.note({"step": moment.step, "action": "split", "accumulate": self.turns.accumulate})
-            say.warning("Step %d: out of memory; from here on the images of a step go through in parts of %d.",
+            say.warning("Step %d: out of memory; from here on in micro-batches of %d images.",
                         moment.step, len(moment.images) // self.turns.accumulate)  # fmt: skip
         if faults and not self.ledger.strikes:
             say.warning("Step %d: %s: the step is left out.", faults[0].step, faults[0])

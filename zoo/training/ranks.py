@@ -38,15 +38,18 @@ def newest(directory: Path, accelerator: Accelerator) -> Checkpoint | None:
 
 
 def gathered(model: Model, meters: Meters, accelerator: Accelerator) -> dict[str, Tensor]:
-    """Return the random state, the meters and, of several, the buffers of every process, as "RANK/KIND/NAME".
+    """Return the random state, the meters and the buffers of every process, as "RANK/KIND/NAME".
 
-    Every process must come here; all get the same.
+    Of a single process, only buffers that are not among the weights, as of what a training remembers for itself. Every
+    process must come here; all get the same.
     """
     mine = {f"rng/{name}": value for name, value in chance.state().items()}
     mine |= {f"meter/{name}": value for name, value in meters.state().items()}
-    if accelerator.num_processes == 1:
+    alone = accelerator.num_processes == 1
+    saved = set(model.state_dict()) if alone else set()
+    mine |= {f"buffer/{name}": value.cpu().clone() for name, value in _buffers(model).items() if name not in saved}
+    if alone:
         return {f"0/{name}": value for name, value in mine.items()}
-    mine |= {f"buffer/{name}": value.cpu().clone() for name, value in _buffers(model).items()}
     everyone = gather_object([mine])
     return {f"{rank}/{name}": value for rank, held in enumerate(everyone) for name, value in held.items()}
 

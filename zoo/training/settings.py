@@ -15,6 +15,8 @@ from zoo.recipe import Recipe
 def _possible(path: str | Path) -> str | Path:
     if "\0" in str(path):
         raise ValueError("a path holds no null byte")
+    if not str(path):
+        raise ValueError("give a folder for the run")
     return path
 
 

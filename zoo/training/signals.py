@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a training after its step, with a checkpoint; a second Ctrl-C ends it at once."""
+"""SIGTERM, SIGHUP and Ctrl-C end a training after its step, with a checkpoint; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-HEARD = (signal.SIGTERM, signal.SIGINT)
+HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()      # the terminal was closed; Windows has none
+HEARD = (signal.SIGTERM, signal.SIGINT, *HANGUP)
 
 
 class Stop:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from zoo.training.faults import Fault, Witness
 from zoo.training.log import Meters
 from zoo.training.memory import finer, give_back, ran_out
 from zoo.training.optimisers import Player, players
+from zoo.training.signals import Stop
 from zoo.training.tensorfile import non_finite
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -64,12 +65,12 @@ class Turns:
         self._compiled = Compiled(model, compile)
         self._dtype = PRECISIONS[precision]
 
-    def play(self, index: int, moment: Moment, asked: bool) -> Fault | None:
+    def play(self, index: int, moment: Moment, stop: Stop) -> Fault | None:
         """Play one phase; return the fault that had its step left out, if there was one.
 
         Args:
             index: of the phase.
-            asked: whether this process was asked to stop.
+            stop: what this process has heard; what any has heard is `self.stop` afterwards, in all of them.
 
         Raises:
             RunError: memory runs out even with one image at a time.
@@ -81,7 +82,7 @@ class Turns:
         player.thaw()
         while True:
             played, flags = self._backward(index, moment, player)
-            flags[STOP] = float(asked)
+            flags[STOP] = float(stop.number is not None)
             flags = player.average(self.accelerator, flags)
             self.stop = self.stop or bool(flags[STOP] > 0)
             if not bool(flags[FULL] + flags[TWICE] > 0):
@@ -195,7 +196,7 @@ class Turns:
         found = non_finite({"images": batch.images, **dict(self.model.named_parameters())})
         if found:
             return found
-        with Witness(self.model) as witness, self._autocast():
+        with Witness(self.model) as witness, self._autocast(), suppress(Exception):      # no news must end the training
             self.recipe.phases[index].loss(self.model, batch)
         return witness.seen
 
