@@ -124,7 +124,9 @@ def cut(out: Path, chance: random.Random) -> bool:
     log = out / "log.jsonl"
     texts = log.read_text().splitlines(keepends=True) if log.exists() else []
     saved = [int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdecimal()] if texts else []
-    if not texts or not texts[-1].startswith("{") or json.loads(texts[-1])["step"] <= max(saved, default=0):
+    if not texts or not texts[-1].endswith("\n"):      # nothing to cut, or the kill has done so already
+        return False
+    if json.loads(texts[-1])["step"] <= max(saved, default=0):
         return False
     os.truncate(log, log.stat().st_size - chance.randrange(1, len(texts[-1])))
     return True

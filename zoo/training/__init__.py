@@ -9,7 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from zoo.errors import ConfigError, suggest
+from zoo.errors import ConfigError, RunError, suggest
 from zoo.training.run import Run
 
 if TYPE_CHECKING:
@@ -196,6 +196,7 @@ def _carried_out(
     trainer: Trainer, described: Mapping[str, Any], resume: bool, track: Sequence[str], progress: Progress | None
 ) -> Run:
     from zoo.training import starting
+    from zoo.training.memory import ran_out
     from zoo.training.tracking import Trackers
 
     lock = starting.start(trainer, described, resume)
@@ -203,9 +204,14 @@ def _carried_out(
     try:
         trainer.run(progress)
         return _finish(trainer)
-    except Exception:
+    except Exception as error:
         if lock is not None:
             starting.forget(trainer.out)
+        if ran_out(error):
+            raise RunError(
+                "Out of memory beside the images of a step, as for optimisers or averages: use a smaller model, "
+                "or more memory, and go on with --resume."
+            ) from error
         raise
     finally:
         trainer.trackers.finish()
