@@ -7,23 +7,17 @@ process; a ratio of 1.03 says that 3 % is added.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+from document import machine, print_result
 
 import zoo
 from zoo.noise import Noise, key
 from zoo.recipe import Batch
 from zoo.training.augmentation import Augmenter
-from zoo.versions import versions
 
 SIDES = {
     "none": (),
@@ -88,19 +82,9 @@ def main() -> None:
     options.add_argument("--images", type=int, default=16)
     options.add_argument("--p", type=float, default=0.5, help="ADA's probability, fixed")
     chosen = options.parse_args()
-    told = Path("/proc/cpuinfo").read_text().splitlines()
-    machine = {
-        "cpu": next((line.split(":", 1)[1].strip() for line in told if line.startswith("model name")), ""),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.platform(),
-        "load_before": os.getloadavg()[0],
-    }
+    before = machine()
     runs = measured(chosen.repeats, chosen.images, chosen.p)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    found = {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": machine, "versions": versions(),
-             "runs": runs, "summary": summary(runs)}  # fmt: skip
-    print(json.dumps(found, indent=1))
+    print_result(before, runs, summary(runs))
 
 
 if __name__ == "__main__":

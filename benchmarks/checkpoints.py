@@ -8,12 +8,8 @@ one checkpoint is saved and written within it. A ratio of 1 says that checkpoint
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from document import machine, print_result
 
 import zoo
 from zoo.training import checkpoints
-from zoo.versions import versions
 
 MODEL = {"resolution": 64, "channel_base": 4096, "channel_max": 256}
 BATCH = 8
@@ -82,16 +78,6 @@ def planned(out: Path, window: float) -> dict[str, int]:
     return {"begin": begin, "checkpoint": (begin + begin + length) // 2 + 1, "end": begin + length}
 
 
-def machine() -> dict[str, Any]:
-    """Return what the measurements were made on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-            "memory_gib": round(pages / 2**30, 1), "gpu": None, "system": platform.platform(),
-            "load_before": os.getloadavg()[0]}  # fmt: skip
-
-
 def main() -> int:
     """Measure and print one JSON document."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -117,12 +103,10 @@ def main() -> int:
         with_["images_per_second"] / without["images_per_second"]
         for with_, without in zip(*([run for run in runs if run["side"] == side] for side in ("with", "without")))
     )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     summary = {"ratio_median": round(statistics.median(ratios), 4), "ratio_range": [round(ratios[0], 4),
                round(ratios[-1], 4)], "demanded": 0.97,
                "seconds_between_checkpoints": window, "steps": plan, "batch": BATCH, "model": MODEL}  # fmt: skip
-    print(json.dumps({"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": before,
-                      "versions": versions(), "runs": runs, "summary": summary}, indent=1))  # fmt: skip
+    print_result(before, runs, summary)
     return 0 if summary["ratio_median"] >= summary["demanded"] else 1
 
 

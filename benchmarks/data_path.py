@@ -9,12 +9,8 @@ in the same run. Sides take turns; pixels are compared first. The files are in t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from document import machine, print_result
 from PIL import Image
 from torchvision import datasets, transforms
 
 import zoo
 from zoo.data import batches, open_images
-from zoo.versions import versions
 
 STYLEGAN = {"resolution": 64, "channel_base": 4096, "channel_max": 256}
 RESOLUTION, BATCH, SIZE = 64, 16, 256
@@ -155,15 +151,6 @@ def summary(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def machine() -> dict[str, Any]:
-    """Return what the measurements were made on."""
-    told = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in told if line.startswith("model name")), "")
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(pages / 2**30, 1), "gpu": None,
-            "system": platform.platform(), "load_before": os.getloadavg()[0]}  # fmt: skip
-
-
 def main() -> None:
     """Measure and print one JSON document."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -178,11 +165,7 @@ def main() -> None:
         os.environ["ZOO_HOME"] = str(Path(name, "home"))
         make_images(Path(name, "photos"), given.images)
         runs = measured(Path(name, "photos"), given, Path(name, "run"))
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    known = {**versions(), "torchvision": torchvision.__version__}
-    found = {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": before, "versions": known,
-             "runs": runs, "summary": summary(runs)}  # fmt: skip
-    print(json.dumps(found, indent=1))
+    print_result(before, runs, summary(runs), {"torchvision": torchvision.__version__})
 
 
 if __name__ == "__main__":

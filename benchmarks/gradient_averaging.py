@@ -7,24 +7,19 @@ same model; sides take turns. A ratio below 1 says that buckets are faster.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
+from document import machine, print_result
 from torch import distributed, multiprocessing
 
 import zoo
 from zoo.noise import Noise, key
 from zoo.recipe import Batch
 from zoo.training.gradients import BUCKET, Gradients
-from zoo.versions import versions
 
 MODELS = {
     "stylegan": {"resolution": 64, "channel_base": 4096, "channel_max": 256},
@@ -101,16 +96,6 @@ def summary(runs: list[dict]) -> list[dict]:
     return found
 
 
-def machine() -> dict:
-    """Return what the measurements were made on."""
-    told = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in told if line.startswith("model name")), "")
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(pages / 2**30, 1), "gpu": gpu,
-            "system": platform.platform(), "load_before": os.getloadavg()[0]}  # fmt: skip
-
-
 def main() -> None:
     """Measure and print one JSON document."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,10 +109,7 @@ def main() -> None:
         run for name in chosen.models for processes in chosen.processes
         for run in measured(name, processes, chosen.repeats, chosen.images)
     ]  # fmt: skip
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    found = {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": before, "versions": versions(),
-             "runs": runs, "summary": summary(runs)}  # fmt: skip
-    print(json.dumps(found, indent=1))
+    print_result(before, runs, summary(runs))
 
 
 if __name__ == "__main__":
