@@ -188,9 +188,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, object]) -> None:
-    passing = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        passing.write_text(json.dumps(dict(content), indent=1) + "\n", encoding="utf-8")
-        passing.replace(path)
-    finally:
-        passing.unlink(missing_ok=True)
+    from zoo.storage import place
+
+    place((json.dumps(dict(content), indent=1) + "\n").encode(), path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -12,6 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from zoo.home import zoo_home
+from zoo.storage import place
 
 VERSION = 1
 Note = TypeVar("Note", bound=BaseModel)
@@ -30,18 +30,7 @@ def remembered(kind: type[Note], about: tuple[str | int, ...], find: Callable[[]
             return kind.model_validate_json(body)
     note = find()
     with suppress(OSError):
-        _write(path, note.model_dump_json().encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        body = note.model_dump_json().encode()
+        place(hashlib.sha256(body).hexdigest().encode() + b"\n" + body, path)
     return note
-
-
-def _write(path: os.PathLike[str], body: bytes) -> None:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    passing = f"{os.fspath(path)}.{os.getpid()}"
-    try:
-        with open(passing, "wb") as file:
-            file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
-        os.replace(passing, path)
-    finally:
-        with suppress(OSError):
-            os.unlink(passing)
