@@ -172,11 +172,9 @@ def _whole(recipe: Recipe | None, model: Model, settings: Mapping[str, object]) 
 
 
 def _with_batch(settings: Mapping[str, object], batch: object, accumulate: int) -> dict[str, object]:
-    if batch == "auto":
-        if accumulate > 1:
-            raise ConfigError(f"batch='auto' finds how to split a step, so accumulate={accumulate} is one too many.")
-        return dict(settings)
-    if batch is None:
+    if batch == "auto" and accumulate > 1:
+        raise ConfigError(f"batch='auto' finds how to split a step, so accumulate={accumulate} is one too many.")
+    if batch is None or batch == "auto":
         return dict(settings)
     if "batch" in settings:
         raise ConfigError(f"batch is given twice, as {batch} and among the settings: keep one of them.")
@@ -234,7 +232,6 @@ def _finish(trainer: Trainer) -> Run:
     with Stop():      # nearly done: a signal changes nothing any more
         model.finish()
         if trainer.accelerator.is_main_process:
-            trainer.log.curves()
             replaced(trainer.out / "model", partial(save, model, run=settings))
         trainer.accelerator.wait_for_everyone()
     return run

@@ -197,6 +197,8 @@ class Trainer:
             self._tick(progress, closing=True)
         if not self._due(self.schedule.sample):
             self._sample(self.schedule.kimg)
+        elif self.accelerator.is_main_process:
+            self.log.curves()      # of the last line too
         self._written()
         return True
 

@@ -167,10 +167,12 @@ class Turns:
         if phase.project is not None:
             for name in phase.trains:
                 phase.project(self.model.get_submodule(name))
+        adapts = bool(self.augmenter.watch())
+        means = self._means(played) if adapts or phase.after is not None else {}
         if phase.after is not None:
-            phase.after(self.model, self._means(played))
-        if self.augmenter.watch():
-            self.augmenter.hear({name: float(value) for name, value in self._means(played).items() if value.ndim == 0})
+            phase.after(self.model, means)
+        if adapts:
+            self.augmenter.hear({name: float(value) for name, value in means.items() if value.ndim == 0})
 
     def _means(self, played: list[Terms]) -> dict[str, Tensor]:
         means = {name: torch.stack([terms.watch[name] for terms in played]).mean(0) for name in played[0].watch}
