@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections import Counter
@@ -665,6 +666,16 @@ def test_data_that_vanishes_altogether_ends_the_batches(numbered):
     shutil.rmtree(numbered)
     with pytest.raises(DataError, match=r"no image in .* can be read"):
         list(endless)
+
+
+def test_a_stream_that_is_dropped_reads_no_more(numbered):
+    images, before = opened(numbered, memory=0, workers=0), set(threading.enumerate())
+    for _ in range(20):
+        endless = batches(images, batch=12, seed=0)
+        next(endless)
+        assert [thread.name for thread in set(threading.enumerate()) - before] == ["zoo-prefetch_0"]
+        del endless
+        assert set(threading.enumerate()) <= before
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
