@@ -11,7 +11,8 @@ import torch
 import zoo
 from zoo import transfer
 from zoo.data import open_images
-from zoo.transfer import FEW, frozen_patterns
+from zoo.transfer import FEW, choice
+from zoo.transfer.still import frozen_patterns
 
 SHORT = {"batch": 4, "kimg": 0.016}      # four steps
 DATA = "emoji:smileys-emotion"
@@ -66,7 +67,7 @@ def test_auto_freezes_where_few_images_are_shown_often(tiny, monkeypatch):
     method, reason = transfer.choose(recipe, images, 1.02 * often)
     assert method == "freeze_d"
     assert reason == f"each of {len(images)} images is shown 102 times, so the critic would overfit"
-    monkeypatch.setattr(transfer, "FEW", len(images))
+    monkeypatch.setattr(choice, "FEW", len(images))
     assert transfer.choose(recipe, images, 1.02 * often)[0] == "full"
 
 
