@@ -30,10 +30,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def print_result(
+def document(
     before: dict[str, Any], runs: Sequence[Any], summary: object, peers: dict[str, str] | None = None
-) -> None:
-    """Print one JSON document.
+) -> dict[str, Any]:
+    """Return a result as one document of plain types.
 
     Args:
         before: what `machine` returned.
@@ -43,5 +43,12 @@ def print_result(
     """
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
     known = {**versions(), **(peers or {})}
-    print(json.dumps({"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": before,
-                      "versions": known, "runs": runs, "summary": summary}, indent=1))  # fmt: skip
+    return {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": before,
+            "versions": known, "runs": runs, "summary": summary}  # fmt: skip
+
+
+def print_result(
+    before: dict[str, Any], runs: Sequence[Any], summary: object, peers: dict[str, str] | None = None
+) -> None:
+    """Print a result as one JSON document; the arguments are those of `document`."""
+    print(json.dumps(document(before, runs, summary, peers), indent=1))
