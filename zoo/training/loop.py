@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -19,36 +18,23 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from zoo.data import ImageSet, batches
-from zoo.errors import DataError, Diverged, Interrupted, RunError
+from zoo.errors import DataError, Interrupted, RunError
 from zoo.model import Model
 from zoo.recipe import Phase, Recipe
 from zoo.training import checkpoints, log, ranks
 from zoo.training.averaging import agree, decay, follow
-from zoo.training.faults import TRIES, Ledger
+from zoo.training.faults import Ledger
+from zoo.training.going_back import go_back
 from zoo.training.memory import fitting
 from zoo.training.optimisers import annealed
 from zoo.training.saving import Saver
+from zoo.training.schedule import Schedule
 from zoo.training.signals import Stop
 from zoo.training.tracking import Trackers
 from zoo.training.turns import Moment, Turns
 
 say = logging.getLogger("zoo")
 Progress = Callable[[float, float, Mapping[str, float | None]], None]     # (kimg done, kimg in all, latest means)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When things happen, in thousand images; none of it changes what is learnt."""
-
-    kimg: float
-    tick: float
-    sample: float
-    checkpoint: float
-    keep: int
-
-    def due(self, every: float, step: int, batch: int) -> bool:
-        """Return whether the step that ends now is the first at or past a multiple of `every` kimg."""
-        return int(step * batch / 1000 / every) > int((step - 1) * batch / 1000 / every)
 
 
 class Trainer:
@@ -85,8 +71,8 @@ class Trainer:
         self.saver: Saver | None = None         # of the first process, once the run has begun
         self.about: Mapping[str, Any] = {}      # what each checkpoint's manifest repeats of run.json
         self.seconds = 0.0                      # spent in earlier parts of a resumed run
-        self._saved = -1                        # step of the newest good checkpoint
-        self._back = -1                         # step that was last gone back to
+        self.saved = -1                         # step of the newest good checkpoint
+        self.back = -1                          # step that was last gone back to
 
     @property
     def kimg(self) -> float:
@@ -101,19 +87,19 @@ class Trainer:
             Diverged: values stayed broken however often the training went back.
             RunError: the last checkpoint could not be written.
         """
-        self._begun, self._last = time.monotonic() - self.seconds, (self.step, time.monotonic())
+        self._begun = time.monotonic() - self.seconds
         self.model.train()
         with Stop() as stop, self._saving(), self.turns.augmenter.attached():
-            self._stream = self._batches()
+            self.begin_stream()
             if self._warming_up:
                 say.warning("Untrained: %s. It learns alone until %g kimg.",
                             ", ".join(self.recipe.fresh), self.recipe.warmup_kimg)  # fmt: skip
-            if self._saved < 0:
+            if self.saved < 0:
                 self._sample(0.0)
                 self._save()
             while self.step < self.steps or not self._close(progress):
                 if self._take(stop):
-                    self._roll_back(self.ledger.why())
+                    go_back(self, self.ledger.why())
                     continue
                 self._mark(progress)      # a resumed run goes on after it, so what is due here is due now
                 if self.turns.stop and self.step < self.steps:
@@ -189,9 +175,9 @@ class Trainer:
         Return False where the end turned out broken and the training went back.
         """
         if self.ledger.strikes:
-            self._roll_back(f"at the end, {self.ledger.why()}")
+            go_back(self, f"at the end, {self.ledger.why()}")
             return False
-        if self._saved < self.step and not self._save():
+        if self.saved < self.step and not self._save():
             return False
         if not self._due(self.schedule.checkpoint) and not self._due(self.schedule.tick):
             self._tick(progress, closing=True)
@@ -223,6 +209,10 @@ class Trainer:
         # In evaluation a network keeps its running statistics too; sampling puts the whole model back to training.
         for name, network in self.model.networks().items() if self.recipe.fresh else ():
             network.train(name in self.recipe.fresh or not self._warming_up)
+
+    def begin_stream(self) -> None:
+        """Begin to read images at the current step, and to measure speed."""
+        self._stream, self._last = self._batches(), (self.step, time.monotonic())
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         self.images = self.images.to(self.accelerator.device)      # once: a second copy would stand beside the first
@@ -286,7 +276,7 @@ class Trainer:
         broken = checkpoints.non_finite({**model, **optimizer})
         flag = torch.tensor(float(broken is not None), device=self.accelerator.device)
         if bool(self.accelerator.reduce(flag) > 0):
-            self._roll_back(f"{broken or 'a tensor of another process'} is not finite")
+            go_back(self, f"{broken or 'a tensor of another process'} is not finite")
             return False
         if self.ledger.strikes:
             return True
@@ -295,7 +285,7 @@ class Trainer:
         if self.saver is not None:
             about = {**self.about, "kimg": self.kimg, "processes": self.accelerator.num_processes}
             self.saver.save(checkpoints.Checkpoint(self.step, model, optimizer, held, self._state(), about))
-        self._saved = self.step
+        self.saved = self.step
         return True
 
     def _state(self) -> dict[str, Any]:
@@ -334,7 +324,7 @@ class Trainer:
             ranks.take_up(checkpoint.ranks, self.model, self.turns.meters, self.accelerator)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(f"The checkpoint of step {checkpoint.step} does not fit this training: {error}") from error
-        self.step = self._saved = checkpoint.step
+        self.step = self.saved = checkpoint.step
 
     def settle(self) -> None:
         """Return when nothing is being written any more, whether it could be written or not."""
@@ -358,42 +348,10 @@ class Trainer:
 
     def _leave(self, stop: Stop) -> None:
         """End the training between two steps, so that a resumed one goes on as if nothing had been."""
-        if self._saved == self.step or self._save():
+        if self.saved == self.step or self._save():
             self._written()      # in all processes: the end of one would end the others
         number = stop.number or signal.SIGTERM      # another process may have heard it
         raise Interrupted(
             f"stopped by {signal.Signals(number).name} at {self.kimg:g} of {self.schedule.kimg:g} kimg, "
-            f"saved at {self._saved * self.recipe.batch / 1000:g}: go on with --resume.", number,
+            f"saved at {self.saved * self.recipe.batch / 1000:g}: go on with --resume.", number,
         )  # fmt: skip
-
-    def _roll_back(self, why: str) -> None:
-        """Take up the last good checkpoint with other chance and a lower learning rate.
-
-        Raises:
-            Diverged: there is none, or that was done too often.
-        """
-        step = self.step
-        self.settle()
-        if self.saver is not None:
-            kept = checkpoints.steps(self.directory)
-            if self.ledger.tries and self._back == self._saved and len(kept) > 1:
-                checkpoints.drop_after(self.directory, checkpoints.step_of(kept[-2]))      # it was not good after all
-        self.accelerator.wait_for_everyone()      # nobody reads before the first process has put things in order
-        found = None if self.ledger.tries >= TRIES else ranks.newest(self.directory, self.accelerator)
-        if found is None:
-            raise Diverged(
-                f"Step {step}: {why}, after going back {self.ledger.tries} times: start another run with a lower lr "
-                f"(now {self.recipe.lr:g}), or with clip_norm set."
-            )
-        ledger = self.ledger
-        self.ledger = Ledger(ledger.patience)
-        self.restore(found)
-        self.ledger, self._back = ledger, found.step
-        ledger.roll_back(step, found.step, why)
-        say.warning("Step %d: %s. Back to step %d with other chance and the learning rate x %g.",
-                    step, why, found.step, ledger.rate)  # fmt: skip
-        if self.accelerator.is_main_process:
-            self.log.cut(found.step)
-            self.trackers.go_back(found.step)
-        self._stream, self._last = self._batches(), (self.step, time.monotonic())
-        self.accelerator.wait_for_everyone()      # nobody writes before everybody has read
