@@ -25,6 +25,8 @@ _METRICS = {
     "kid": "zoo.metrics.kernel:KID",
     "precision_recall": "zoo.metrics.manifold:PRECISION_RECALL",
     "density_coverage": "zoo.metrics.manifold:DENSITY_COVERAGE",
+    "ndb": "zoo.metrics.bins:NDB",
+    "vendi": "zoo.metrics.vendi:VENDI",
 }
 _FEATURES = {
     "inception": "zoo.metrics.inception:extractor",
