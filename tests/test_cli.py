@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import zoo
 from zoo.cli import main
-from zoo.cli.settings import parse
+from zoo.values import parse
 
 TINY = ["--set", "resolution=16", "--set", "generator_width=4", "--set", "discriminator_width=4", "--set", "latent=8"]
 TRAIN = ["train", "dcgan", "emoji", "--out", "RUN", "--kimg", "1"]

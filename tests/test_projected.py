@@ -11,11 +11,12 @@ from torch import nn
 
 import zoo
 from zoo import registry
+from zoo.critics import training_recipe
 from zoo.data import open_images
 from zoo.images import save_grid
 from zoo.losses import adversarial
 from zoo.noise import Noise
-from zoo.projected import Features, ProjectedConfig, ProjectedDiscriminator, project, projected_recipe, training_recipe
+from zoo.projected import Features, ProjectedConfig, ProjectedDiscriminator, project, projected_recipe
 from zoo.recipe import Batch
 from zoo.training.optimisers import players
 from zoo.transfer import METHODS

@@ -16,17 +16,19 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 # From the ground up: a module imports from its own floor and those below, also inside functions.
 # A name stands for the module or the package with everything in it, unless a longer name says otherwise.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "versions", "markdown", "memory", "licences", "home"),                           # words
+    ("errors", "versions", "markdown", "memory", "licences", "home", "values", "schedules", "steering"),      # words
     ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "repositories", "snapshots",
      "launch", "formats"),
     ("recipe", "losses", "discovery", "backbones", "judged", "substitution"),                   # training as data
-    ("regularisers", "consistency", "diversity", "instance_noise"),          # what a turn may have besides
-    ("model", "adversarial", "projected", "registry", "data", "hub", "parts", "spectral", "unrolled", "packing"),
-    ("cards", "weights"),
+    ("regularisers", "consistency", "diversity", "instance_noise", "additions.contract"),       # what a turn may have
+    ("model", "critics", "adversarial", "projected", "registry", "data", "hub", "parts", "spectral", "unrolled",
+     "packing", "patches", "perceptual", "lowrank"),
+    ("additions",),                                                          # the same by name
+    ("cards", "weights", "deltas"),
     ("conversion",),                                                         # foreign checkpoints
     ("conversion_cache",),
     ("loading",),                                                            # from a name to a model
-    ("transfer", "training", "metrics"),
+    ("transfer", "training", "metrics", "watchdog"),
     ("evaluation", "publishing", "doctor"),
     ("demo", "testing"),
     ("cli",),
@@ -54,9 +56,9 @@ DOORS: dict[str, tuple[str, ...]] = {
 
 # What a plugin may use of zoo: the contract, and the parts that recipes are made of.
 CONTRACT = (
-    "adversarial", "consistency", "diversity", "errors", "formats.contract", "formats.studiogan", "instance_noise",
-    "judged", "losses", "model", "noise", "packing", "parts", "penalties", "plugin", "recipe", "regularisers",
-    "spectral", "substitution", "unrolled",
+    "additions.contract", "adversarial", "consistency", "diversity", "errors", "formats.contract",
+    "formats.studiogan", "instance_noise", "judged", "losses", "model", "noise", "packing", "parts", "patches", "penalties",
+    "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "substitution", "unrolled",
 )  # fmt: skip
 
 

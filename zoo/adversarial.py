@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from math import cos, pi
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from zoo.errors import ConfigError
 from zoo.judged import Judged, Part, joined
 from zoo.losses import Adversarial, best
 from zoo.penalties import gradient_penalty, squared_gradient
 from zoo.recipe import Batch, Loss, Phase, Recipe, Terms
+from zoo.schedules import scheduled
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -48,7 +49,7 @@ class DiscriminatorLoss:
     parts: tuple[Part, ...] = ()
 
     def __call__(self, model: Model, batch: Batch) -> Terms:
-        gamma = annealed(*self.gamma, batch.progress)
+        gamma = scheduled(*self.gamma, batch.progress)
         judged = Judged(model, batch, self.make)
         fake, real = judged.fake, judged.real
         if gamma:
@@ -120,11 +121,6 @@ def deceives(adversarial: Adversarial, model: Model, fake: Tensor, batch: Batch)
     return adversarial.generator(best(logits, share) if share < 1 else logits)
 
 
-def annealed(first: float, last: float, progress: float) -> float:
-    """Return a value between the first and the last, half a cosine along the training."""
-    return last + (first - last) * 0.5 * (1 + cos(pi * progress))
-
-
 def discriminator_loss(loss: Adversarial, make: Fakes = fakes) -> Loss:
     """Return the discriminator's loss on reals and fakes."""
     return DiscriminatorLoss(loss, make)
@@ -173,6 +169,23 @@ def with_adversarial(recipe: Recipe, loss: Adversarial) -> Recipe:
         _with(phase, adversarial=loss, settings={"loss": loss.name}) if _has(phase.loss, "adversarial") else phase
         for phase in recipe.phases
     ))  # fmt: skip
+
+
+def adversarial_of(recipe: Recipe) -> Adversarial:
+    """Return the adversarial loss of the first phase whose loss says which one it uses.
+
+    Raises:
+        ConfigError: none does.
+    """
+    for phase in recipe.phases:
+        loss: Any = phase.loss
+        while not _holds(loss, "adversarial") and _holds(loss, "loss"):
+            loss = loss.loss
+        if _holds(loss, "adversarial"):
+            found: Adversarial = loss.adversarial
+            return found
+    names = ", ".join(phase.name for phase in recipe.phases)
+    raise ConfigError(f"No turn of this recipe ({names}) has an adversarial loss that could be set.")
 
 
 def without_penalties(recipe: Recipe) -> Recipe:

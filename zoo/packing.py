@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from zoo.critics import NETWORK, CriticKind, attach
 from zoo.errors import ConfigError, Unsupported
 from zoo.model import Model
 
-NETWORK = "discriminator"
+
+class PackedConfig(BaseModel):
+    """What config.json may say of a critic of packs."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    kind: Literal["packed"] = "packed"
+    m: int = Field(2, ge=2, le=64, description="images that are judged at once")
+
 
 
 def packed(images: Tensor, m: int) -> Tensor:
@@ -47,18 +58,22 @@ def pack(model: Model, m: int = 2) -> Model:
 
     Raises:
         Unsupported: the model has no discriminator, or one that stands in for it.
-        ConfigError: m is below 2.
+        ConfigError: m is below 2, or too large.
     """
-    name = model.architecture or type(model).__name__
     if m < 2:
         raise ConfigError(f"m={m}: a pack holds at least 2 images.")
-    if (NETWORK not in model.networks() and NETWORK not in model.absent) or model.critic is not None:
+    if model.critic is not None:
+        name = model.architecture or type(model).__name__
         raise Unsupported(f"{name} has no discriminator of its own that could judge packs.")
-    # A copy is not validated: images have at most 4 channels, packs more.
-    config = model.config.model_copy(update={"channels": m * model.config.channels})
-    with torch.device(model.device):
-        critic = type(model)(config).get_submodule(NETWORK)
-    model.absent = tuple(each for each in model.absent if each != NETWORK)
-    model.add_module(NETWORK, Packed(critic, m).train(model.training))
+    attach(model, {"kind": "packed", "m": m})
     model.fresh = tuple(sorted({*model.fresh, NETWORK}))
     return model
+
+
+def _built(model: Model, config: PackedConfig) -> nn.Module:
+    # A copy is not validated: images have at most 4 channels, packs more.
+    settings = model.config.model_copy(update={"channels": config.m * model.config.channels})
+    return Packed(type(model)(settings).get_submodule(NETWORK), config.m)
+
+
+PACKED = CriticKind(PackedConfig, _built)

@@ -114,5 +114,7 @@ def _make(loss: Loss) -> Fakes:
 
 
 def _named(part: Part) -> str:
+    if isinstance(name := getattr(part, "name", None), str):
+        return name
     words = type(part).__name__
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in words).lstrip("_")

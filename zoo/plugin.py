@@ -109,3 +109,8 @@ class Hooks:
     def zoo_formats(self) -> Mapping[str, Any]:
         """Return format name -> "package.module:FORMAT", a `zoo.formats.contract.Format`: a reader of foreign files."""
         raise NotImplementedError
+
+    @hookspec
+    def zoo_additions(self) -> Mapping[str, Any]:
+        """Return addition name -> "package.module:ADDITION", a `zoo.additions.contract.Addition`: what `--add` adds."""
+        raise NotImplementedError

@@ -1,32 +1,32 @@
 """Projected discriminators (Sauer et al., 2021, arXiv:2111.01007): critics on the features of a pretrained network.
 
 A frozen network sees the images; its feature maps of four resolutions are mixed by random, frozen convolutions; small
-critics judge the mixtures. `project` gives any model such a discriminator in place of its own, `training_recipe` the
-recipe that goes with it. Layers and sizes are those of the authors' published code.
+critics judge the mixtures. `project` gives any model such a discriminator in place of its own, `projected_recipe`
+the recipe that goes with it. Layers and sizes are those of the authors' published code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from math import sqrt
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from zoo.adversarial import with_adversarial, without_penalties
 from zoo.backbones import LITE0, backbone
-from zoo.errors import ConfigError, Unsupported, WeightsError
+from zoo.critics import NETWORK, CriticKind, checked, wear
+from zoo.errors import ConfigError, WeightsError
 from zoo.losses import Adversarial, adversarial
 from zoo.model import Model
 from zoo.recipe import Recipe
 
-NETWORK = "discriminator"
 LEVELS = 4                # feature maps that are judged, each half as large as the one before
 SLOPE = 0.2               # of leaky ReLU
 PIXELS = 224              # size the authors bring smaller images to
@@ -215,38 +215,10 @@ def project(
     """
     if resolution is None:
         resolution = max(PIXELS, -(-model.config.resolution // 32) * 32)
-    attach(model, {"backbone": backbone, "resolution": resolution, "channels": channels}, pretrained=pretrained)
+    config = {"kind": "projected", "backbone": backbone, "resolution": resolution, "channels": channels}
+    wear(model, checked(model, config), partial(_built, pretrained=pretrained))
     model.fresh = tuple(sorted({*model.fresh, NETWORK}))
     return model
-
-
-def attach(model: Model, config: Mapping[str, object], *, pretrained: bool = False) -> Model:
-    """Give a model the critic of a configuration, as config.json holds it, on the model's device.
-
-    Raises:
-        Unsupported, ConfigError, UnknownName: as `project`.
-    """
-    if NETWORK not in model.networks() and NETWORK not in model.absent:
-        name = model.architecture or type(model).__name__
-        raise Unsupported(f"{name} has no discriminator that a projected one could replace.")
-    try:
-        critic = ProjectedConfig(**dict[str, Any](config))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"critic: {place}={str(first['input'])[:60]!r}: {first['msg']}.") from error
-    built: nn.Module
-    with torch.device(model.device):
-        built = ProjectedDiscriminator(critic, model.config.num_classes, pretrained=pretrained)
-    model.absent = tuple(name for name in model.absent if name != NETWORK)
-    model.add_module(NETWORK, built.train(model.training))
-    model.critic = critic
-    return model
-
-
-def training_recipe(model: Model) -> Recipe:
-    """Return how a model is trained unless told otherwise: its own recipe, fitted to its critic."""
-    return model.recipe() if model.critic is None else projected_recipe(model.recipe())
 
 
 def projected_recipe(recipe: Recipe, loss: Adversarial | None = None) -> Recipe:
@@ -265,6 +237,8 @@ def projected_recipe(recipe: Recipe, loss: Adversarial | None = None) -> Recipe:
     return replace(changed, phases=phases, critics=changed.critics or (NETWORK,), augment=changed.augment or AUGMENT)
 
 
-def described(model: Model) -> dict[str, Any] | None:
-    """Return a model's critic as config.json holds it; None for the architecture's own."""
-    return None if model.critic is None else model.critic.model_dump(mode="json")
+def _built(model: Model, config: ProjectedConfig, *, pretrained: bool = False) -> nn.Module:
+    return ProjectedDiscriminator(config, model.config.num_classes, pretrained=pretrained)
+
+
+PROJECTED = CriticKind(ProjectedConfig, _built, projected_recipe)

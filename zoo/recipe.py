@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from zoo.noise import Noise
+from zoo.schedules import Kind
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -69,16 +70,21 @@ class Recipe:
     phases: tuple[Phase, ...]
     averaged: tuple[str, ...] = ()                       # networks that are followed by an exponential moving average
     critics: tuple[str, ...] = ()                        # networks that judge images: augmentation wraps these
+    loss: str | None = None                              # adversarial loss of all turns; None: the architecture's own
     batch: int = 32                                      # images a step, over all processes
     lr: float = 2e-4                                     # Adam's learning rate
     betas: tuple[float, float] = (0.0, 0.99)             # Adam's momentum terms
+    final_betas: tuple[float, float] | None = None       # momentum terms that `anneal` ends at; None: they stay
     eps: float = 1e-8                                    # Adam's numerical floor
-    anneal: Literal["constant", "linear", "cosine"] = "constant"
-    final_rate: float = 0.0                              # share of `lr` that annealing ends at
+    anneal: Kind = "constant"                            # `constant`, `linear` or `cosine`: how rate and betas end
+    final_rate: float = 0.0                              # share of `lr` that `anneal` ends at
+    lr_warmup_kimg: float = 0.0                          # thousand images in which `lr` rises from 0
     ema_kimg: float = 10.0                               # half-life of the average, in thousand images
     ema_rampup: float | None = 0.05                      # half-life at most this share of the images seen; None: off
     clip_norm: float | None = None                       # largest global gradient norm of a phase; None: no clipping
     augment: tuple[str, ...] = ()                        # "ada", or DiffAugment's "color", "translation", "cutout"
+    augment_p: float = 1.0                               # share of images that DiffAugment changes
+    augment_ramp_kimg: float = 0.0                       # thousand images in which that share rises from 0
     ada_target: float | None = 0.6                       # mean sign of logits on reals that steers p; None: p is fixed
     ada_kimg: float = 500.0                              # thousand images in which a steered p can go from 0 to 1
     ada_p: float = 0.0                                   # chance of each of ADA's changes: as training begins, or fixed
@@ -87,10 +93,13 @@ class Recipe:
     fresh: tuple[str, ...] = ()                          # networks that start untrained beside trained ones
     warmup_kimg: float = 0.0                             # thousand images in which only the fresh ones move
 
+    added: tuple[str, ...] = ()                          # what was added from outside, as `--add` writes it
+
     @classmethod
     def settings(cls) -> list[str]:
         """Return the fields that a user may set; the others are the architecture's."""
-        return [each.name for each in fields(cls) if each.name not in ("phases", "averaged", "critics", "fresh")]
+        architectures = ("phases", "averaged", "critics", "fresh", "added")
+        return [each.name for each in fields(cls) if each.name not in architectures]
 
     def player(self, trains: tuple[str, ...]) -> tuple[Phase, ...]:
         """Return the phases that move exactly these networks; they share one optimiser."""

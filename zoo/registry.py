@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PluginRecord",
+    "additions",
     "architecture",
     "architectures",
     "features",
@@ -149,6 +150,11 @@ def features() -> dict[str, str]:
 def formats() -> dict[str, str]:
     """Return format name -> "package.module:FORMAT" for the readers of foreign checkpoints."""
     return dict(_registry().offers["zoo_formats"])
+
+
+def additions() -> dict[str, str]:
+    """Return addition name -> "package.module:ADDITION" for what plugins let users add to a recipe."""
+    return dict(_registry().offers["zoo_additions"])
 
 
 def refresh() -> None:

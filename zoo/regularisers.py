@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.errors import ConfigError
 from zoo.judged import Judged
-from zoo.penalties import around, interpolates, lecam, norm_penalty, orthogonality
+from zoo.penalties import around, gradient_penalty, interpolates, lecam, norm_penalty, orthogonality
 from zoo.recipe import Terms
 
 if TYPE_CHECKING:
@@ -53,6 +53,19 @@ class GradientPenalty:
             judged.critic, points, judged.batch.labels, target=self.target, one_sided=self.one_sided
         )
         return Terms({"gradient_penalty": self.weight * penalty}, {"gradient_excess": penalty.detach()})
+
+
+@dataclass(frozen=True)
+class SquaredGradient:
+    """gamma / 2 E[||grad D||^2], for the discriminator: R1 at reals, R2 at fakes (Mescheder et al., 2018, eq. 9)."""
+
+    gamma: float
+    at: Place = "reals"
+    name: str = "r1"
+
+    def __call__(self, judged: Judged) -> Terms:
+        penalty = gradient_penalty(judged.critic, PLACES[self.at](judged), judged.batch.labels)
+        return Terms({self.name: 0.5 * self.gamma * penalty}, {f"{self.name}_gradient": penalty.detach()})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,15 @@ from zoo.images import to_bytes
 from zoo.memory import installed
 from zoo.registry import architecture as find_architecture
 from zoo.registry import model_class
-from zoo.storage import GOLDEN_IMAGES, GOLDEN_PIXELS, GOLDEN_SEED, SCHEMA, read, write_manifest
+from zoo.storage import (
+    GOLDEN_IMAGES,
+    GOLDEN_PIXELS,
+    GOLDEN_SEED,
+    SCHEMA,
+    Checkpoint,
+    read,
+    write_manifest,
+)
 from zoo.versions import versions
 
 if TYPE_CHECKING:
@@ -71,7 +79,7 @@ def build(
 def _dressed(model: Model, critic: Mapping[str, object] | None) -> Model:
     if critic is None:
         return model
-    from zoo.projected import attach
+    from zoo.critics import attach
 
     return attach(model, critic)
 
@@ -124,29 +132,43 @@ def save(model: Model, directory: str | Path, *, run: Mapping[str, Any] | None =
         OSError: the folder cannot be written, or the disk is full.
     """
     from zoo.cards import render
-    from zoo.projected import described
 
     folder = _folder(model, directory)
     tensors = _for_disk(model, half)
-    config = {
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(described(model), indent=1) + "\n")
+    write_tensors(tensors, folder)
+    (folder / "README.md").write_text(render(model, run=run))
+    write_manifest(folder, *golden_hash(load(folder, verify=False)))
+    return folder
+
+
+def described(model: Model) -> dict[str, Any]:
+    """Return what config.json says of a model."""
+    from zoo import critics
+
+    return {
         "architecture": model.architecture,
         "config": model.config.model_dump(mode="json"),
         "schema_version": SCHEMA,
         "zoo_version": versions()["zoo"],
         "origin": model.origin,
         **({"absent": list(model.absent)} if model.absent else {}),
-        **({"critic": described(model)} if model.critic is not None else {}),
+        **({"critic": critics.described(model)} if model.critic is not None else {}),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def write_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write model.safetensors beside config.json, readable by whom that is.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full.
+    """
     try:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(dict(tensors), folder / "model.safetensors", metadata={"format": "pt"})
     except SafetensorError as error:      # its own way to report a full disk
         raise OSError(str(error)) from error
     shutil.copymode(folder / "config.json", folder / "model.safetensors")      # safetensors lets the owner alone read
-    (folder / "README.md").write_text(render(model, run=run))
-    write_manifest(folder, *golden_hash(load(folder, verify=False)))
-    return folder
 
 
 def _folder(model: Model, directory: str | Path) -> Path:
@@ -184,17 +206,23 @@ def load(
     adapt: bool = False,
     device: str | torch.device | None = None,
     verify: bool = True,
+    whole: Callable[[Checkpoint], Checkpoint] | None = None,
     **config: Any,
 ) -> Model:
     """Return the model of a folder; strict unless `adapt`.
 
     Args:
         adapt: fit the weights to `config` (another resolution, channels, classes); `model.adapted` says how.
+        whole: adds a delta to its parent, as `zoo.deltas.whole` does; None refuses folders that hold a delta.
         config: settings to change; needs `adapt` where tensors change shape.
     """
     from zoo.adaptation import adapted
 
     checkpoint = read(directory, verify=verify)
+    if checkpoint.parent is not None:
+        if whole is None:
+            raise WeightsError(f"{directory} holds a delta alone: load it by name, as zoo.load('dir:{directory}').")
+        checkpoint = whole(checkpoint)
     settings = {**checkpoint.config, **config}
     model = build(checkpoint.architecture, settings, device="meta", critic=checkpoint.critic)
     model.without(checkpoint.absent)

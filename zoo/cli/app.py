@@ -15,6 +15,7 @@ from zoo.cli.info import info
 from zoo.cli.listing import list_models
 from zoo.cli.plugins import list_plugins
 from zoo.cli.publish import publish
+from zoo.cli.recipes import recipes
 from zoo.cli.sample import sample
 from zoo.cli.train import train
 
@@ -31,6 +32,7 @@ app.command("evaluate")(evaluate)
 app.command("publish")(publish)
 app.command("convert")(convert)
 app.command("doctor")(doctor)
+app.command("recipes")(recipes)
 app.command("demo")(demo)
 app.add_typer(plugins, name="plugins")
 plugins.command("list")(list_plugins)

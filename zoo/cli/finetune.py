@@ -8,16 +8,19 @@ import typer
 
 from zoo.cli.options import (
     Accumulate,
+    Add,
     Batch,
     Compile,
     Critic,
     Every,
     Keep,
     Kimg,
+    OnCollapse,
     Out,
     Patience,
     Precision,
     Processes,
+    RecipeFile,
     Resume,
     Seed,
     Track,
@@ -25,6 +28,7 @@ from zoo.cli.options import (
     batch_size,
     seed_everything,
     with_critic,
+    with_file,
     without_processes,
 )
 from zoo.cli.settings import Settings, split
@@ -43,9 +47,12 @@ def finetune(
     every: Every = 50.0,
     keep: Keep = 2,
     patience: Patience = 5,
+    on_collapse: OnCollapse = "warn",
     track: Track = None,
     critic: Critic = None,
     settings: Settings = None,
+    add: Add = None,
+    recipe: RecipeFile = None,
     seed: Seed = 0,
     precision: Precision = None,
     accumulate: Accumulate = 1,
@@ -62,7 +69,8 @@ def finetune(
     from zoo.cli.progress import Progress
 
     seed_everything(seed)
-    parent, recipe = _parent(name, settings, critic)
+    settings, additions = with_file(recipe, settings, add)
+    parent, chosen = _parent(name, settings, critic)
     with Progress(f"finetune {name}") as progress:
         run = training.finetune(
             parent,
@@ -75,9 +83,11 @@ def finetune(
             checkpoint_kimg=every,
             keep=keep,
             patience=patience,
+            on_collapse=on_collapse,
             track=track or (),
             seed=seed,
-            settings=recipe,
+            settings=chosen,
+            add=additions,
             precision=precision,
             accumulate=accumulate,
             compile=compile,

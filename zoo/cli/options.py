@@ -31,7 +31,22 @@ Track = Annotated[
 Patience = Annotated[
     int, typer.Option(min=1, help="Steps in a row with values that are not finite before the training goes back.")
 ]
+OnCollapse = Annotated[
+    Literal["off", "warn", "stop", "rollback"],
+    typer.Option(help="When the watchdog sees a collapse: say so, stop, or go back to before it. off: no watchdog."),
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Add = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME:OPTION=VALUE,...",
+        help="Add a loss term or a method to the recipe, such as r1:gamma=1; zoo recipes lists them; may be repeated.",
+    ),
+]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option("--recipe", metavar="FILE", help="Settings and additions from a TOML file: [set] and [add.NAME]."),
+]
 Precision = Annotated[Literal["no", "bf16", "fp16"] | None, typer.Option(help="Autocast; no: float32 throughout.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Micro-batches that a step is split into, to save memory.")]
 Compile = Annotated[
@@ -68,6 +83,16 @@ def with_critic(model: Model, kind: str | None) -> Model:
         raise ConfigError(f"--critic {kind}: write projected, projected@96 or projected:resnet18@96.")
     pixels = int(found["pixels"]) if found["pixels"] else None
     return project(model, found["backbone"] or LITE0, resolution=pixels)
+
+
+def with_file(
+    file: Path | None, settings: list[str] | None, add: list[str] | None
+) -> tuple[list[str], list[str]]:
+    """Return settings and additions of a recipe file, if one is given, and of the command line, which count first."""
+    from zoo.additions.files import merged, read
+
+    stored, additions = read(file) if file is not None else ([], [])
+    return merged(stored, settings or [], "="), merged(additions, add or [], ":")
 
 
 def batch_size(given: str | None) -> Any:

@@ -18,10 +18,10 @@ def document(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def columns(rows: Sequence[Sequence[object]], header: Sequence[str]) -> None:
-    """Print rows under a header, each column as wide as its widest cell; nothing is cut off."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+def columns(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
+    """Print rows, under a header if there is one, each column as wide as its widest cell; nothing is cut off."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows) if row]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 

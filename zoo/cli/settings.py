@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.errors import ConfigError, suggest
+from zoo.values import parse
 
 if TYPE_CHECKING:
     from zoo.model import ModelConfig
@@ -16,7 +17,6 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting of the model or of its recipe; may be repeated."),
 ]
-_WORDS: dict[str, object] = {"true": True, "false": False, "none": None}
 
 
 def split(given: Sequence[str] | None, config: type[ModelConfig]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -55,19 +55,3 @@ def pairs(given: Sequence[str] | None) -> dict[str, object]:
             raise ConfigError(f"--set {name} is given twice: keep one of them.")
         found[name] = parse(value)
     return found
-
-
-def parse(text: str) -> object:
-    """Return true, false, none, a number, a quoted or plain text, or a tuple of these where there are commas."""
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return text[1:-1]
-    if "," in text:
-        return tuple(parse(part.strip()) for part in text.split(",") if part.strip())
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -8,16 +8,19 @@ import typer
 
 from zoo.cli.options import (
     Accumulate,
+    Add,
     Batch,
     Compile,
     Critic,
     Every,
     Keep,
     Kimg,
+    OnCollapse,
     Out,
     Patience,
     Precision,
     Processes,
+    RecipeFile,
     Resume,
     Seed,
     Track,
@@ -25,6 +28,7 @@ from zoo.cli.options import (
     batch_size,
     seed_everything,
     with_critic,
+    with_file,
     without_processes,
 )
 from zoo.cli.settings import Settings, pairs, split
@@ -42,9 +46,12 @@ def train(
     every: Every = 50.0,
     keep: Keep = 2,
     patience: Patience = 5,
+    on_collapse: OnCollapse = "warn",
     track: Track = None,
     critic: Critic = None,
     settings: Settings = None,
+    add: Add = None,
+    recipe: RecipeFile = None,
     seed: Seed = 0,
     precision: Precision = None,
     accumulate: Accumulate = 1,
@@ -55,7 +62,8 @@ def train(
     """Train an architecture on your images from random weights."""
     from zoo.registry import architecture, model_class
 
-    config, recipe = split(settings, model_class(architecture(arch), pairs(settings).get("variant")).Config)
+    settings, additions = with_file(recipe, settings, add)
+    config, chosen = split(settings, model_class(architecture(arch), pairs(settings).get("variant")).Config)
     if processes > 1:
         from zoo.launch import launch
 
@@ -76,9 +84,11 @@ def train(
             checkpoint_kimg=every,
             keep=keep,
             patience=patience,
+            on_collapse=on_collapse,
             track=track or (),
             seed=seed,
-            settings=recipe,
+            settings=chosen,
+            add=additions,
             precision=precision,
             accumulate=accumulate,
             compile=compile,

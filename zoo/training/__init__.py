@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.model import Model
     from zoo.recipe import Recipe
     from zoo.training.loop import Progress, Trainer
+    from zoo.training.watching import OnCollapse
 
 __all__ = ["Run", "finetune", "train"]
 
@@ -32,6 +33,7 @@ def train(
     seed: int = 0,
     recipe: Recipe | None = None,
     settings: Mapping[str, object] | None = None,
+    add: Sequence[str] = (),
     precision: str | None = None,
     accumulate: int = 1,
     compile: bool = False,
@@ -41,6 +43,7 @@ def train(
     checkpoint_kimg: float = 50.0,
     keep: int = 2,
     patience: int = 5,
+    on_collapse: OnCollapse = "warn",
     track: Sequence[str] = (),
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -59,6 +62,7 @@ def train(
         seed: of everything random; the same seed and settings give the same weights.
         recipe: None: the model's own.
         settings: fields of the recipe to change, such as ``{"lr": 1e-3}``.
+        add: what the recipe is given from outside, such as ``["r1:gamma=1", "pacgan:m=2"]``; see `zoo recipes`.
         precision: "no", "bf16" or "fp16"; None: what `accelerate launch` was told, else "no".
         accumulate: micro-batches that a step's share is split into, to save memory.
         compile: run the phases that allow it through torch.compile; a phase that differentiates twice does not.
@@ -67,6 +71,9 @@ def train(
         keep: checkpoints kept.
         patience: steps in a row with values that are not finite, each left out, before the training goes back to the
             last good checkpoint, with other chance and half the learning rate.
+        on_collapse: what is done when the watchdog sees the training go wrong: "warn" says so, "stop" saves and ends,
+            "rollback" goes back to a checkpoint from before, with other chance and half the learning rate; "off": it
+            does not look.
         track: trackers of Accelerate, such as "tensorboard", that show what log.jsonl says.
         progress: called at each tick with (kimg done, kimg in all, means).
         facts: further entries for run.json, such as the parent of a fine-tune.
@@ -75,13 +82,15 @@ def train(
         ConfigError, DataError, RunError: with one line that says what to do.
         Interrupted: SIGTERM or Ctrl-C came; the training saved itself first and goes on with `resume`.
         Diverged: values stayed broken; the last good checkpoint is kept.
+        Collapsed: the watchdog stopped the training; it goes on with `resume`.
         Lost: another process of the training died or hangs.
     """
     from zoo.data import open_images
     from zoo.model import Model
     from zoo.training import starting
     from zoo.training.engine import check_division, engine, together
-    from zoo.training.loop import Schedule, Trainer
+    from zoo.training.loop import Trainer
+    from zoo.training.schedule import Schedule
     from zoo.training.settings import check_arguments
     from zoo.training.tracking import check as check_trackers
 
@@ -89,27 +98,30 @@ def train(
         raise ConfigError(f"{str(model)[:60]!r} is no model: make one with zoo.create(NAME) or zoo.load(NAME).")
     check_arguments(kimg=kimg, out=out, seed=seed, recipe=recipe, settings=settings, precision=precision,
                     accumulate=accumulate, compile=compile, workers=workers, tick_kimg=tick_kimg,
-                    sample_kimg=sample_kimg, checkpoint_kimg=checkpoint_kimg, keep=keep, patience=patience, track=track)
+                    sample_kimg=sample_kimg, checkpoint_kimg=checkpoint_kimg, keep=keep, patience=patience,
+                    on_collapse=on_collapse, track=track)
     check_trackers(track)
     directory = Path(out)
     starting.check_free(directory, resume)
     accelerator, precision = engine(precision)
     model.complete()
-    recipe = _whole(recipe, model, _with_batch(settings or {}, batch, accumulate))
+    recipe = _whole(recipe, model, _with_batch(settings or {}, batch, accumulate), add)
     images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
     _check_labels(model, images)
     check_division(recipe.batch, len(images), accelerator.num_processes, accumulate)
+    shown, held = starting.held_out(images, directory, resume=resume, watched=on_collapse != "off")
     schedule = Schedule(kimg, tick_kimg, sample_kimg, checkpoint_kimg, keep)
     with together():
         trainer = Trainer(
-            model, images, recipe, schedule, directory,
+            model, shown, recipe, schedule, directory,
             accelerator=accelerator, seed=seed, precision=precision, accumulate=accumulate, compile=compile,
-            patience=patience,
+            patience=patience, held=held, on_collapse=on_collapse,
         )  # fmt: skip
         if batch == "auto" and not (resume and starting.begun(directory)):      # a run that goes on keeps what it found
             trainer.fit()
         described = starting.described(model, images, recipe, kimg, seed, precision, accelerator.num_processes)
         described |= {"compile": compile, "patience": patience, "schedule": asdict(schedule), **(facts or {})}
+        described |= {"on_collapse": on_collapse, "held_out": 0 if held is None else len(held)}
         return _carried_out(trainer, described, resume, track, progress)
 
 
@@ -129,6 +141,7 @@ def finetune(
         method: "auto" or a name of `zoo.transfer.METHODS`; auto decides by the number of images.
         options: as of `train`.
     """
+    from zoo.additions.apply import added
     from zoo.training.settings import check_arguments
     from zoo.transfer import prepare
 
@@ -137,8 +150,13 @@ def finetune(
         if name not in possible:
             raise ConfigError(f"No option {name!r}.{suggest(name, possible)} Possible: {', '.join(possible)}.")
     check_arguments(kimg=kimg, out=out, **options)
-    model, images, recipe, facts = prepare(name_or_model, data, method, kimg, options)
-    return train(model, images, kimg=kimg, out=out, facts=facts, **{**options, "recipe": recipe})
+    settings = _with_batch(options.get("settings") or {}, options.get("batch"), options.get("accumulate", 1))
+
+    def chosen(model: Model, recipe: Recipe) -> Recipe:
+        return added(model, settled(recipe, settings), options.get("add", ()))
+
+    model, images, recipe, facts = prepare(name_or_model, data, method, kimg, options, chosen)
+    return train(model, images, kimg=kimg, out=out, facts=facts, **{**options, "recipe": recipe, "add": ()})
 
 
 def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
@@ -147,6 +165,8 @@ def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     Raises:
         ConfigError: an unknown field, or a value of the wrong type or range.
     """
+    from zoo.adversarial import adversarial_of, with_adversarial
+    from zoo.losses import adversarial
     from zoo.training.augmentation import check
     from zoo.training.settings import fitted
 
@@ -159,14 +179,17 @@ def settled(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
     values: dict[str, Any] = {name: fitted(name, value) for name, value in given.items()}
     changed = replace(recipe, **values)
     check(changed.augment)
+    if changed.loss is not None and adversarial_of(changed).name.partition(":")[0] != changed.loss:
+        changed = with_adversarial(changed, adversarial(changed.loss))
     return changed
 
 
-def _whole(recipe: Recipe | None, model: Model, settings: Mapping[str, object]) -> Recipe:
-    from zoo.projected import training_recipe
+def _whole(recipe: Recipe | None, model: Model, settings: Mapping[str, object], add: Sequence[str]) -> Recipe:
+    from zoo.additions.apply import added
+    from zoo.critics import training_recipe
     from zoo.training.contract import check_recipe
 
-    chosen = settled(recipe or training_recipe(model), settings)
+    chosen = added(model, settled(recipe or training_recipe(model), settings), add)
     check_recipe(chosen, model)
     return chosen
 
@@ -220,6 +243,8 @@ def _carried_out(
 def _finish(trainer: Trainer) -> Run:
     import torch
 
+    from zoo import deltas
+    from zoo.lowrank import merge
     from zoo.storage import replaced
     from zoo.training.signals import Stop
     from zoo.weights import lineage, save
@@ -231,7 +256,10 @@ def _finish(trainer: Trainer) -> Run:
     model.origin, model.fresh = lineage(settings), ()
     with Stop():      # nearly done: a signal changes nothing any more
         model.finish()
+        merge(model)
         if trainer.accelerator.is_main_process:
             replaced(trainer.out / "model", partial(save, model, run=settings))
+            if model.delta is not None:
+                replaced(trainer.out / "delta", partial(deltas.save, model, run=settings))
         trainer.accelerator.wait_for_everyone()
     return run

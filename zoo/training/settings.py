@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, InstanceOf, TypeAdapter,
 
 from zoo.errors import ConfigError
 from zoo.recipe import Recipe
+from zoo.schedules import Kind
 
 
 def _possible(path: str | Path) -> str | Path:
@@ -21,25 +22,31 @@ def _possible(path: str | Path) -> str | Path:
 
 
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 TYPES: dict[str, Any] = {
+    "loss": str | None,
     "batch": Annotated[int, Field(ge=1, le=65_536)],
     "lr": Positive,
     "betas": tuple[Beta, Beta],
+    "final_betas": tuple[Beta, Beta] | None,
     "eps": Positive,
-    "anneal": Literal["constant", "linear", "cosine"],
+    "anneal": Kind,
     "final_rate": Share,
+    "lr_warmup_kimg": NotNegative,
     "ema_kimg": Positive,
     "ema_rampup": Positive | None,
     "clip_norm": Positive | None,
     "augment": tuple[str, ...],
+    "augment_p": Share,
+    "augment_ramp_kimg": NotNegative,
     "ada_target": Share | None,
     "ada_kimg": Positive,
     "ada_p": Share,
-    "ada_ramp_kimg": Annotated[float, Field(ge=0)],
+    "ada_ramp_kimg": NotNegative,
     "mirror": bool,
-    "warmup_kimg": Annotated[float, Field(ge=0)],
+    "warmup_kimg": NotNegative,
 }
 ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
     "kimg": Annotated[float, Field(ge=0.001)],      # one image
@@ -47,6 +54,7 @@ ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
     "seed": int,
     "recipe": InstanceOf[Recipe] | None,
     "settings": InstanceOf[Mapping[str, object]] | None,
+    "add": Sequence[str],
     "precision": str | None,
     "accumulate": Annotated[int, Field(ge=1)],
     "compile": bool,
@@ -56,6 +64,7 @@ ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
     "checkpoint_kimg": Annotated[float, Field(ge=0.001)],
     "keep": Annotated[int, Field(ge=1)],
     "patience": Annotated[int, Field(ge=1)],
+    "on_collapse": Literal["off", "warn", "stop", "rollback"],
     "track": Sequence[str],
 }
 ADAPTERS = {name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)) for name, kind in TYPES.items()}

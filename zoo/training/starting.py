@@ -14,12 +14,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 
+from zoo.critics import described as described_critic
 from zoo.errors import RunError
-from zoo.projected import described as described_critic
 from zoo.storage import place
 from zoo.training import checkpoints, ranks
 from zoo.training.run import Run
 from zoo.versions import versions
+from zoo.watchdog.holdout import divided, spare
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -127,6 +128,18 @@ def _write(run: Mapping[str, Any], out: Path) -> None:
         place((json.dumps(dict(run), indent=1) + "\n").encode(), out / "run.json")
     except OSError as error:
         raise RunError(f"{out}/run.json cannot be written ({error.strerror}): free some space first.") from error
+
+
+def held_out(images: ImageSet, out: Path, *, resume: bool, watched: bool) -> tuple[ImageSet, ImageSet | None]:
+    """Return the images to train on and those kept out of it: a run that goes on keeps out what it began with."""
+    if resume and begun(out):
+        count = Run(out).settings.get("held_out", 0)
+        if not isinstance(count, int) or not 0 <= count < len(images):
+            given = f"{str(count)[:60]} of {len(images)} images"
+            raise RunError(f"{out}/run.json says that {given} are held out: restore it.")
+    else:
+        count = spare(images) if watched else 0
+    return divided(images, count)
 
 
 def begun(out: Path) -> bool:

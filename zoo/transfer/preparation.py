@@ -2,50 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from zoo.critics import training_recipe
 from zoo.data import ImageSet, open_images
-from zoo.errors import UnknownName, Unsupported, suggest
+from zoo.errors import Unsupported
 from zoo.loading import load
 from zoo.model import Model
-from zoo.projected import training_recipe
 from zoo.recipe import Recipe
 from zoo.transfer.choice import FEW, choose
-from zoo.transfer.methods import METHODS
+from zoo.transfer.methods import METHODS, asked
 
+say = logging.getLogger("zoo")
 WARMUP = 0.5    # thousand images, at most a fifth of the training, in which a fresh critic learns alone
 # Without DiffAugment's "color": in short fine-tunes at 32x32 it left grain on the samples, which the others do not.
 AUGMENT = ("translation", "cutout")
 
 
 def prepare(
-    name_or_model: str | Model, data: str | Path | ImageSet, method: str, kimg: float, options: Mapping[str, Any]
+    name_or_model: str | Model,
+    data: str | Path | ImageSet,
+    method: str,
+    kimg: float,
+    options: Mapping[str, Any],
+    chosen_by_user: Callable[[Model, Recipe], Recipe],
 ) -> tuple[Model, ImageSet, Recipe, dict[str, Any]]:
-    """Return the model fitted to the data's classes, the images, the recipe and facts for run.json."""
-    if not isinstance(method, str) or method not in ("auto", *METHODS):
-        names = ["auto", *METHODS]
-        raise UnknownName(f"No transfer method {method!r}.{suggest(str(method), names)} Methods: {', '.join(names)}.")
+    """Return the model fitted to the data's classes, the images, the recipe and facts for run.json.
+
+    Args:
+        chosen_by_user: gives a model's recipe the settings and additions that were asked for.
+    """
+    name, given = asked(method)
     model = name_or_model if isinstance(name_or_model, Model) else load(name_or_model)
     config = model.config
     images = open_images(
         data, resolution=config.resolution, channels=config.channels, workers=int(options.get("workers") or 0)
     )
     model = _fit_classes(name_or_model, model, images)
-    fresh = model.complete()
-    recipe = options.get("recipe") or training_recipe(model)
+    model.complete()
+    recipe = chosen_by_user(model, options.get("recipe") or training_recipe(model))
+    fresh = model.fresh
     if critics := tuple(name for name in fresh if name in recipe.critics):
         recipe = replace(recipe, fresh=critics, warmup_kimg=recipe.warmup_kimg or min(WARMUP, kimg / 5))
-    chosen, reason = choose(recipe, images, kimg) if method == "auto" else (method, "asked for")
-    recipe = METHODS[chosen].apply(model, recipe)
+    reason = "asked for"
+    if name == "auto":
+        name, reason = choose(recipe, images, kimg)
+        say.warning("Method %s: %s.", name, reason)
+    recipe = METHODS[name].apply(model, recipe, **given)
     if recipe.critics and len(images) < FEW and not recipe.augment:
         recipe = replace(recipe, augment=AUGMENT)
     # The average starts at trained weights, so it needs no ramp away from a random start; but in a short fine-tune a
     # half-life of the usual length would keep it at the parent.
     recipe = replace(recipe, ema_rampup=None, ema_kimg=min(recipe.ema_kimg, kimg / 10))
-    facts = {"method": chosen, "method_reason": reason, "adapted": changed(model), "fresh": list(fresh)}
+    facts = {"method": name, "method_reason": reason, "method_options": given, "adapted": changed(model),
+             "fresh": list(fresh)}  # fmt: skip
     return model, images, recipe, facts
 
 

@@ -1,0 +1,1 @@
+"""What ``--add`` adds to a recipe, whatever the architecture; `zoo.additions.contract` says what an addition is."""
