@@ -147,6 +147,19 @@ def test_a_second_training_in_the_folder_is_refused_and_the_first_goes_on(undist
 # Real commands, stopped wherever they are. The same at length: python tests/faults/sigterm.py.
 
 
+def test_ctrl_c_while_the_interpreter_ends_leaves_no_traceback():
+    code = (
+        "import atexit, sys, time\nfrom zoo.cli import main\nsys.argv = ['zoo', '--version']\n"
+        "atexit.register(lambda: (print('ending', flush=True), time.sleep(60)))\nsys.exit(main())"
+    )
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert command.stdout.readline().startswith("zoo ")
+    assert command.stdout.readline() == "ending\n"
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=30)
+    assert (said, command.returncode) == ("", -signal.SIGINT)
+
+
 def faults(name: str, *options: str) -> str:
     """Run a script that makes faults and return the last line that it prints."""
     path = Path(__file__).parent / "faults" / f"{name}.py"

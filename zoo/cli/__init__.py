@@ -7,11 +7,12 @@ SIGTERM during a training 143.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from zoo.errors import Diverged, Interrupted, Lost, ZooError
+from zoo.errors import Collapsed, Diverged, Interrupted, Lost, ZooError
 
 MISTAKE, FAILURE, INTERRUPTED, BROKEN_PIPE = 2, 1, 130, 141
 
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             traceback.print_exc()
         return _ended(error)
+    finally:
+        if argv is None:      # the process ends now, and all is said: Ctrl-C shall end it at once, without a traceback
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _run(arguments: list[str], given: list[str]) -> int:
@@ -75,7 +79,7 @@ def _ended(error: BaseException) -> int:
         complain(str(error), error.code)
         return error.code
     if isinstance(error, ZooError):
-        code = FAILURE if isinstance(error, Diverged | Lost) else MISTAKE
+        code = FAILURE if isinstance(error, Collapsed | Diverged | Lost) else MISTAKE
         complain(str(error), code)
         return code
     complain(f"failed: {one_line(error)} (--debug shows where)", FAILURE)
