@@ -178,8 +178,9 @@ def faults(name: str, *options: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def test_killed_trainings_end_as_if_they_had_not_been():
-    assert faults("kill_resume", "--count", "2") == "2/2 bit-exact"
+@pytest.mark.parametrize("seed", ["0", "1"])      # two of ten each, which two workers share
+def test_20_killed_trainings_end_as_if_they_had_not_been(seed):
+    assert faults("kill_resume", "--count", "10", "--seed", seed) == "10/10 bit-exact"
 
 
 @pytest.mark.slow
