@@ -40,7 +40,7 @@ def test_vendi_of_unequal_groups_is_the_exponential_of_their_entropy():
 
 
 def test_vendi_of_two_images_at_an_angle():
-    rows = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)      # cosine 0.6: eigenvalues of K / 2 are 0.8 and 0.2
+    rows = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)      # eigenvalues of K / 2: 0.8 and 0.2
     assert vendi_score(rows) == pytest.approx(exp(-(0.8 * log(0.8) + 0.2 * log(0.2))), rel=1e-9)
 
 

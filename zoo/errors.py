@@ -52,6 +52,10 @@ class Diverged(RunError):
     """A training reached values that are not finite: a failure of the work, so the command line exits with 1."""
 
 
+class Collapsed(RunError):
+    """The watchdog stopped a training, which saved itself first: a failure of the work, the command exits with 1."""
+
+
 class Interrupted(RunError):
     """A signal ended a training, which saved itself first; the command line exits with 128 + the signal's number."""
 

@@ -116,6 +116,15 @@ class ImageSet:
         labels = self._source.labels
         return torch.from_numpy(pixels), None if labels is None else torch.from_numpy(labels[places])
 
+    def only(self, rows: Places) -> ImageSet:
+        """Return the set of these images alone, by their places in rising order; what is decoded is shared."""
+        part = copy(self)
+        places = np.arange(self._size) if self._places is None else self._places
+        part._places, part._size = places[rows], len(rows)
+        part.labels = None if self.labels is None else self.labels[rows]
+        part._held = None if self._held is None else self._held[torch.from_numpy(rows).to(self.device)]
+        return part
+
     def expect(self, indices: Sequence[int] | Places) -> None:
         """Tell the source which images will be read soon."""
         self._source.expect(indices)

@@ -91,15 +91,21 @@ def publish(draft: Path, step: int) -> Path:
     return final
 
 
-def prune(directory: Path, keep: int) -> None:
+def prune(directory: Path, keep: int, *, spared: int | None = None) -> None:
     """Remove all but the newest `keep` checkpoints, each first renamed out of the way, and what a crashed run left.
+
+    Args:
+        spared: the newest checkpoint up to this step stays as well.
 
     Raises:
         RunError: one cannot be removed.
     """
     clear(directory)
-    for path in steps(directory)[:-keep]:
-        _remove(path)
+    found = steps(directory)
+    good = [path for path in found if spared is not None and step_of(path) <= spared][-1:]
+    for path in found[:-keep]:
+        if path not in good:
+            _remove(path)
 
 
 def drop_after(directory: Path, step: int) -> None:

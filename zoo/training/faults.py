@@ -72,14 +72,15 @@ class Ledger:
         """Return why it is time to go back, with the latest fault by name."""
         return f"{self.strikes} steps in a row had values that are not finite: {self._latest}"
 
-    def roll_back(self, step: int, to: int, why: str) -> None:
-        """Note that a training goes back from a step to that of a checkpoint."""
-        self.strikes, self.rollbacks, self.tries = 0, self.rollbacks + 1, self.tries + 1
+    def roll_back(self, step: int, to: int, why: str, *, watchdog: str = "") -> None:
+        """Note that a training goes back from a step to that of a checkpoint; the watchdog counts its own tries."""
+        self.strikes, self.rollbacks, self.tries = 0, self.rollbacks + 1, self.tries + (not watchdog)
         self._reached = max(self._reached, step)
         gone = [said for line, said in self._told if line > to]
         self._told = [(line, said) for line, said in self._told if line <= to]
         self._skipped += sum(said["skipped"] for said in gone)
         record = {"step": step, "action": "rolled back", "to": to, "why": why, "rate": self.rate}
+        record |= {"watchdog": watchdog} if watchdog else {}
         before = [*(each for said in gone for each in said["faults"]), *self._records]
         self._records = [*before[: SHOWN - 1], record]
 

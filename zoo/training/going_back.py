@@ -36,13 +36,18 @@ def go_back(trainer: Trainer, why: str) -> None:
     take_up(trainer, found, why)
 
 
-def take_up(trainer: Trainer, found: Checkpoint, why: str) -> None:
-    """Go on from a checkpoint of this training; every process must come here."""
-    step, ledger = trainer.step, trainer.ledger
+def take_up(trainer: Trainer, found: Checkpoint, why: str, *, watchdog: str = "") -> None:
+    """Go on from a checkpoint of this training; every process must come here.
+
+    Args:
+        watchdog: what it saw, where that is the reason.
+    """
+    step, ledger, rollbacks = trainer.step, trainer.ledger, trainer.watch.rollbacks
     trainer.ledger = Ledger(ledger.patience)
     trainer.restore(found)
+    trainer.watch.rollbacks = rollbacks
     trainer.ledger, trainer.back = ledger, found.step
-    ledger.roll_back(step, found.step, why)
+    ledger.roll_back(step, found.step, why, watchdog=watchdog)
     say.warning("Step %d: %s. Back to step %d with other chance and the learning rate x %g.",
                 step, why, found.step, ledger.rate)  # fmt: skip
     if trainer.accelerator.is_main_process:

@@ -18,7 +18,7 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor
 
 from zoo.data import ImageSet, batches
-from zoo.errors import DataError, Interrupted, RunError
+from zoo.errors import Collapsed, DataError, Interrupted, RunError
 from zoo.model import Model
 from zoo.recipe import Phase, Recipe
 from zoo.training import checkpoints, log, ranks
@@ -32,6 +32,8 @@ from zoo.training.schedule import Schedule
 from zoo.training.signals import Stop
 from zoo.training.tracking import Trackers
 from zoo.training.turns import Moment, Turns
+from zoo.training.watching import OnCollapse, Watch
+from zoo.watchdog.look import Eye
 
 say = logging.getLogger("zoo")
 Progress = Callable[[float, float, Mapping[str, float | None]], None]     # (kimg done, kimg in all, latest means)
@@ -54,9 +56,11 @@ class Trainer:
         accumulate: int,
         compile: bool,
         patience: int,
+        held: ImageSet | None = None,
+        on_collapse: OnCollapse = "off",
     ):
         self.accelerator, self.recipe, self.schedule, self.out, self.seed = accelerator, recipe, schedule, out, seed
-        self.images = images
+        self.images = images      # but those held out
         self.model = model.follow(recipe.averaged).to(accelerator.device)
         self.model.to(memory_format=torch.channels_last)
         self._share_weights()
@@ -66,6 +70,7 @@ class Trainer:
         self.steps = -(-int(schedule.kimg * 1000) // recipe.batch)
         self.step = 0
         self.ledger = Ledger(patience)
+        self.watch = Watch(on_collapse, Eye(images, held, seed, mirror=recipe.mirror), accelerator)
         self.log = log.Log(out)
         self.trackers = Trackers((), accelerator, out, {}, step=0)
         self.saver: Saver | None = None         # of the first process, once the run has begun
@@ -164,6 +169,8 @@ class Trainer:
         saves = self._due(self.schedule.checkpoint)
         if saves or self._due(self.schedule.tick):
             self._tick(progress)
+            if self.step < self.steps and self.watch.act(self):
+                return
         if self._due(self.schedule.sample):
             self._sample(round(int(self.kimg / self.schedule.sample + 1e-9) * self.schedule.sample, 3))
         if saves:
@@ -239,13 +246,16 @@ class Trainer:
         speed = (self.step - self._last[0]) * self.recipe.batch / max(time.monotonic() - self._last[1], 1e-9)
         self._last = (self.step, time.monotonic())
         terms = self.turns.meters.means(self.accelerator)
+        faults = self.ledger.report(self.step)
+        watched = self.watch.look(self, terms, int(faults.get("skipped", 0)))
         line = {
             "step": self.step,
             "kimg": self.kimg,
             "lr": annealed(self.recipe, self.step / self.steps) * self.ledger.rate,
             "terms": terms,
             **({"augment": adapted} if (adapted := self.turns.augmenter.watch()) else {}),
-            **self.ledger.report(self.step),
+            **faults,
+            **watched,
             **({"closing": True} if closing else {}),
             "seconds": round(self.seconds, 3),
             "images_per_second": round(speed, 3),
@@ -284,7 +294,8 @@ class Trainer:
         held = ranks.gathered(self.model, self.turns.meters, self.accelerator)
         if self.saver is not None:
             about = {**self.about, "kimg": self.kimg, "processes": self.accelerator.num_processes}
-            self.saver.save(checkpoints.Checkpoint(self.step, model, optimizer, held, self._state(), about))
+            checkpoint = checkpoints.Checkpoint(self.step, model, optimizer, held, self._state(), about)
+            self.saver.save(checkpoint, spared=self.watch.spared)
         self.saved = self.step
         return True
 
@@ -296,6 +307,7 @@ class Trainer:
             "scalers": {player.name: player.scaler.state_dict() for player in self.turns.players.values()},
             "augmentation": self.turns.augmenter.state(),
             "faults": self.ledger.state(),
+            "watchdog": self.watch.state(),
         }
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
@@ -321,6 +333,7 @@ class Trainer:
             if not isfinite(self.seconds):
                 raise ValueError(f"{self.seconds} seconds")
             self.ledger.restore(state.get("faults", {}))
+            self.watch.restore(state.get("watchdog", {}))
             ranks.take_up(checkpoint.ranks, self.model, self.turns.meters, self.accelerator)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(f"The checkpoint of step {checkpoint.step} does not fit this training: {error}") from error
@@ -331,6 +344,11 @@ class Trainer:
         if self.saver is not None:
             with suppress(RunError):
                 self.saver.wait()
+
+    @property
+    def progress(self) -> float:
+        """Share of the training done, 0 to 1."""
+        return self.step / self.steps
 
     def _parts(self, before: int) -> int:
         """Return into how many micro-batches a step goes on: as many as before, or as are asked for if these are more.
@@ -355,3 +373,16 @@ class Trainer:
             f"stopped by {signal.Signals(number).name} at {self.kimg:g} of {self.schedule.kimg:g} kimg, "
             f"saved at {self.saved * self.recipe.batch / 1000:g}: go on with --resume.", number,
         )  # fmt: skip
+
+    def stop_for(self, why: str) -> None:
+        """End the training between two steps for what the watchdog saw.
+
+        Raises:
+            Collapsed: always.
+        """
+        if self.saved == self.step or self._save():
+            self._written()
+        raise Collapsed(
+            f"{why}; stopped and saved at {self.kimg:g} of {self.schedule.kimg:g} kimg: `zoo explain {self.out}` says "
+            "what to try, --resume goes on all the same."
+        )

@@ -35,10 +35,14 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._last: Future[RunError | None] | None = None
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Copy a checkpoint, once the one before is on disk, and return while the copy is being written."""
+    def save(self, checkpoint: Checkpoint, *, spared: int | None = None) -> None:
+        """Copy a checkpoint, once the one before is on disk, and return while the copy is being written.
+
+        Args:
+            spared: the newest checkpoint up to this step is kept besides.
+        """
         self._join()
-        self._last = self._thread.submit(self._write, copied(checkpoint))
+        self._last = self._thread.submit(self._write, copied(checkpoint), spared)
 
     def wait(self) -> None:
         """Return when the last checkpoint is on disk.
@@ -53,7 +57,7 @@ class Saver:
     def _join(self) -> RunError | None:
         return None if self._last is None else self._last.result()
 
-    def _write(self, checkpoint: Checkpoint) -> RunError | None:
+    def _write(self, checkpoint: Checkpoint, spared: int | None) -> RunError | None:
         try:
             checkpoints.write(self.directory, checkpoint)
         except (RunError, MemoryError) as error:
@@ -61,7 +65,7 @@ class Saver:
             log.warning("%s", failure)
             return RunError(failure)      # without the frames of the first, which hold the tensors
         try:
-            checkpoints.prune(self.directory, self.keep)
+            checkpoints.prune(self.directory, self.keep, spared=spared)
         except RunError as error:
             log.warning("%s", error)      # this one is on disk all the same
         return None
