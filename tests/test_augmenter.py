@@ -211,9 +211,9 @@ def test_a_state_taken_at_any_step_goes_on_exactly(model, changes):
 
 def test_the_state_of_another_training_is_refused(model):
     assert augmenter(model, ("color",)).state() == {}
-    with pytest.raises(zoo.ZooError, match="does not say where ADA stood"):
+    with pytest.raises(zoo.ZooError, match="does not say where the augmentation stood"):
         augmenter(model).restore({})
-    with pytest.raises(zoo.ZooError, match="does not say where ADA stood"):
+    with pytest.raises(zoo.ZooError, match="does not say where the augmentation stood"):
         augmenter(model).restore({**augmenter(model).state(), "sum": "much"})
 
 

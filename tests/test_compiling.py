@@ -38,7 +38,7 @@ def played(model: Model, recipe: Any, compiled: Compiled, steps: int) -> dict[st
                     raise
                 player.skip()
                 backward(model, phase, player, compiled, key(step, index))
-            player.apply(1e-3, None, player.norms())
+            player.apply(1e-3, (0.0, 0.99), None, player.norms())
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 

@@ -273,7 +273,7 @@ def test_what_is_skipped_moves_nothing_and_what_is_applied_does():
     one.skip()
     assert all(torch.equal(before[name], value) for name, value in one.parameters.items())
     push(one, 1.0)
-    one.apply(1e-3, None, one.norms())
+    one.apply(1e-3, (0.0, 0.99), None, one.norms())
     assert not torch.equal(before[name], parameter)
     assert one.first_bad() is None
 

@@ -12,7 +12,6 @@ import zoo
 from zoo.adversarial import (
     DiscriminatorLoss,
     adversarial_phases,
-    annealed,
     deceives,
     fakes,
     generator_loss,
@@ -198,10 +197,6 @@ def test_the_discriminators_turn_may_hold_r1_and_r2(small):
     for lazy, name in ((r1_loss(2.0), "r1"), (r2_loss(2.0), "r2")):
         again = lazy(model, Batch(given.images, given.labels, Noise(1))).minimise[name]
         assert float(again.detach()) == pytest.approx(float(terms[name].detach()), rel=1e-5)
-
-
-def test_a_schedule_runs_half_a_cosine():
-    assert [round(annealed(3.0, 1.0, share), 6) for share in (0.0, 0.25, 0.5, 1.0)] == [3.0, 2.707107, 2.0, 1.0]
 
 
 def test_the_relativistic_generator_sees_the_reals_of_its_batch(small):

@@ -13,7 +13,7 @@ from zoo.losses import adversarial
 from zoo.noise import Noise, key
 from zoo.testing import CHECKS, check_architecture
 from zoo.training import settled
-from zoo.training.optimisers import annealed
+from zoo.training.optimisers import annealed, momenta
 from zoo.weights import build, load, save
 from zoo_r3gan.config import PRESETS
 from zoo_r3gan.networks import downsample, upsample
@@ -107,6 +107,8 @@ def test_the_recipe_is_the_papers(small):
     assert judge.loss.adversarial == adversarial("relativistic")
     assert judge.settings == {"loss": "relativistic", "gamma": 2.0, "final_gamma": 0.2}
     assert [annealed(recipe, share) for share in (0, 0.5, 1)] == pytest.approx([2e-4, 1.25e-4, 5e-5])
+    assert [momenta(recipe, share) for share in (0, 1)] == [(0.0, 0.9), (0.0, 0.99)]
+    assert momenta(recipe, 0.5) == pytest.approx((0.0, 0.945))
     assert settled(recipe, {"lr": 1e-3}).lr == 1e-3
 
 

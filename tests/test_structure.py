@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("recipe", "losses", "discovery", "backbones", "judged", "substitution"),                   # training as data
     ("regularisers", "consistency", "diversity", "instance_noise", "additions.contract"),       # what a turn may have
     ("model", "critics", "adversarial", "projected", "registry", "data", "hub", "parts", "spectral", "unrolled",
-     "packing", "patches", "perceptual", "lowrank"),
+     "packing", "patches", "perceptual", "lowrank", "deception"),
     ("additions",),                                                          # the same by name
     ("cards", "weights", "deltas"),
     ("conversion",),                                                         # foreign checkpoints

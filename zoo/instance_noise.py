@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from zoo.recipe import Batch, Loss, Terms
+from zoo.schedules import scheduled, share
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def noise_level(first: float, until: float, progress: float) -> float:
     """Return the noise's standard deviation after a share of the training: from `first` linearly to 0 at `until`."""
-    return first * max(0.0, 1 - progress / until) if until > 0 else 0.0
+    return scheduled(first, 0.0, share(progress, until), "linear")
 
 
 @dataclass(frozen=True)

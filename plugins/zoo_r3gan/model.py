@@ -46,8 +46,8 @@ class R3GAN(Model):
     def recipe(self) -> Recipe:
         """RpGAN with R1 and R2 at every step (section 2); gamma falls to a tenth and the learning rate to a quarter.
 
-        The authors' cosine schedules end after 20 million images (200 million for ImageNet); here they span the
-        training. Theirs also raises Adam's second beta from 0.9 to 0.99; here it is 0.99 all along.
+        Adam's second beta rises from 0.9 to 0.99. The authors' cosine schedules end after 20 million images (200
+        million for ImageNet); here they span the training.
         """
         return Recipe(
             phases=adversarial_phases(adversarial("relativistic"), gamma=self.config.penalty),
@@ -55,7 +55,8 @@ class R3GAN(Model):
             critics=("discriminator",),
             batch=64,
             lr=2e-4,
-            betas=(0.0, 0.99),
+            betas=(0.0, 0.9),
+            final_betas=(0.0, 0.99),
             anneal="cosine",
             final_rate=0.25,
             ema_kimg=500.0,

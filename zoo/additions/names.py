@@ -12,6 +12,7 @@ from zoo.discovery import imported
 from zoo.errors import PluginError
 
 _ADDITIONS = {
+    "apa": "zoo.additions.deception:APA",
     "bcr": "zoo.additions.consistency:BCR",
     "bures": "zoo.additions.diversity:BURES",
     "cr": "zoo.additions.consistency:CR",
@@ -28,6 +29,7 @@ _ADDITIONS = {
     "r2": "zoo.additions.penalties:R2",
     "spectral_norm": "zoo.additions.turns:SPECTRAL_NORM",
     "top_k": "zoo.additions.turns:TOP_K",
+    "ttur": "zoo.additions.optimisation:TTUR",
     "unrolled": "zoo.additions.turns:UNROLLED",
     "weight_clipping": "zoo.additions.turns:WEIGHT_CLIPPING",
     "zcr": "zoo.additions.consistency:ZCR",

@@ -29,6 +29,10 @@ def check_recipe(recipe: Recipe, model: Model) -> None:
             raise ConfigError(f"Phase {phase.name!r} trains nothing; networks: {', '.join(networks)}.")
     for field in ("averaged", "critics", "fresh"):
         _check_names(f"The recipe's {field}:", getattr(recipe, field), networks)
+    if recipe.final_betas not in (None, recipe.betas) and recipe.anneal == "constant":
+        raise ConfigError(
+            f"final_betas={recipe.final_betas}: nothing moves with anneal=constant; give linear or cosine."
+        )
 
 
 def check_terms(phase: Phase, terms: object) -> Terms:

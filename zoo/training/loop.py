@@ -26,7 +26,7 @@ from zoo.training.averaging import agree, decay, follow
 from zoo.training.faults import Ledger
 from zoo.training.going_back import go_back
 from zoo.training.memory import fitting
-from zoo.training.optimisers import annealed
+from zoo.training.optimisers import learning_rate, momenta
 from zoo.training.saving import Saver
 from zoo.training.schedule import Schedule
 from zoo.training.signals import Stop
@@ -141,8 +141,9 @@ class Trainer:
         self.model.advance(progress)
         images, labels = next(self._stream)
         self._let_stand()
-        lr = annealed(self.recipe, progress) * self.ledger.rate
-        return Moment(self.step, images, labels, progress, lr, self.ledger.seed(self.seed))
+        lr = learning_rate(self.recipe, self.step, self.steps) * self.ledger.rate
+        betas = momenta(self.recipe, progress)
+        return Moment(self.step, images, labels, progress, lr, betas, self.ledger.seed(self.seed))
 
     def _take(self, stop: Stop) -> bool:
         """Take one step; return whether it is time to go back to the last checkpoint."""
@@ -251,7 +252,7 @@ class Trainer:
         line = {
             "step": self.step,
             "kimg": self.kimg,
-            "lr": annealed(self.recipe, self.step / self.steps) * self.ledger.rate,
+            "lr": learning_rate(self.recipe, self.step, self.steps) * self.ledger.rate,
             "terms": terms,
             **({"augment": adapted} if (adapted := self.turns.augmenter.watch()) else {}),
             **faults,

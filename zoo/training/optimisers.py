@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
-from math import cos, pi
 
 import torch
 from accelerate import Accelerator
@@ -13,17 +12,31 @@ from torch import Tensor, nn
 
 from zoo.errors import ConfigError, WeightsError
 from zoo.recipe import Phase, Recipe
+from zoo.schedules import scheduled, share
 from zoo.training.gradients import BUCKET, Gradients
 
 OVERLAPPING = ("cuda",)      # devices that send beside computing; a CPU's cores would have to do both
 
 
 def annealed(recipe: Recipe, progress: float) -> float:
-    """Return the learning rate after a share `progress` (0 to 1) of the training."""
-    if recipe.anneal == "constant":
-        return recipe.lr
-    left = 1 - progress if recipe.anneal == "linear" else 0.5 * (1 + cos(pi * progress))
-    return recipe.lr * (recipe.final_rate + (1 - recipe.final_rate) * left)
+    """Return the learning rate after a share `progress` (0 to 1) of the training, without its warm-up."""
+    return scheduled(recipe.lr, recipe.lr * recipe.final_rate, progress, recipe.anneal)
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Return the learning rate of one of so many steps; the first ones rise in a straight line to the annealed rate."""
+    shown = (step + 1) * recipe.batch      # once it is over, so that no step stands still
+    return annealed(recipe, step / steps) * share(shown, recipe.lr_warmup_kimg * 1000)
+
+
+def momenta(recipe: Recipe, progress: float) -> tuple[float, float]:
+    """Return Adam's betas after a share of the training; they follow the same line as the learning rate."""
+    first, second = recipe.betas
+    last = recipe.betas if recipe.final_betas is None else recipe.final_betas
+    return (
+        scheduled(float(first), float(last[0]), progress, recipe.anneal),
+        scheduled(float(second), float(last[1]), progress, recipe.anneal),
+    )
 
 
 class Player:
@@ -48,10 +61,9 @@ class Player:
         self._least = min(phase.every for phase in phases)
         lazy = max(phase.every for phase in phases) / self._least
         self._ratio = lazy / (lazy + 1) if lazy > 1 else 1.0
-        first, second = (float(beta) ** self._ratio for beta in recipe.betas)
         values = list(self.parameters.values())
-        self.optimizer = torch.optim.Adam(
-            values, lr=recipe.lr, betas=(first, second), eps=recipe.eps, fused=values[0].device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(      # each step brings its own learning rate and betas
+            values, lr=recipe.lr, eps=recipe.eps, fused=values[0].device.type in ("cpu", "cuda")
         )
         self.scaler = torch.amp.GradScaler(values[0].device.type, enabled=scale_gradients)
         self.scaler.scale(torch.zeros((), device=values[0].device))      # makes its state: a first turn may be skipped
@@ -96,12 +108,13 @@ class Player:
         finite = torch.stack([torch.isfinite(gradient).all() for _, gradient in named]).tolist() if named else []
         return next((name for (name, _), fine in zip(named, finite) if not fine), None)
 
-    def apply(self, lr: float, clip_norm: float | None, norm: Tensor) -> None:
+    def apply(self, lr: float, betas: tuple[float, float], clip_norm: float | None, norm: Tensor) -> None:
         """Clip the gradients, whose norm this is, take one step and forget them."""
         if clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), clip_norm, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * self._ratio
+            group["betas"] = (betas[0] ** self._ratio, betas[1] ** self._ratio)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._forget()

@@ -40,6 +40,7 @@ class Moment:
     labels: Tensor | None      # int64 [N]
     progress: float            # share of the training done, 0 to 1
     lr: float
+    betas: tuple[float, float]
     seed: int                  # of the training's chance
 
 
@@ -160,7 +161,7 @@ class Turns:
             _put_back(buffers)
 
     def _step(self, phase: Phase, player: Player, moment: Moment, played: list[Terms], norm: Tensor) -> None:
-        player.apply(moment.lr * phase.rate, self.recipe.clip_norm, norm)
+        player.apply(moment.lr * phase.rate, moment.betas, self.recipe.clip_norm, norm)
         for terms in played:
             self.meters.add(phase.name, {**terms.minimise, **terms.watch})
         self.meters.add(phase.name, {"gradient_norm": norm})

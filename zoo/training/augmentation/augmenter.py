@@ -12,9 +12,10 @@ from zoo.errors import ConfigError, suggest
 from zoo.model import Model
 from zoo.noise import Noise
 from zoo.recipe import Recipe
+from zoo.steering import HEARD
 from zoo.training.augmentation.ada import SETS, ada
 from zoo.training.augmentation.diffaugment import PARTS, diffaugment
-from zoo.training.augmentation.probability import HEARD, Probability, probability
+from zoo.training.augmentation.probability import Probability, changed_share, probability
 
 
 def check(parts: Sequence[str]) -> None:
@@ -34,11 +35,11 @@ class Augmenter:
     """What stands between images and critics: the parts of `recipe.augment`, and how strongly they act.
 
     Args:
-        recipe: checked; ADA's settings count where `augment` names one of its sets.
+        recipe: checked; ADA's settings count where `augment` names one of its sets, `augment_p` where DiffAugment's.
         model: its critics, as the recipe names them, are wrapped while `attached`.
 
     Raises:
-        ConfigError: unknown parts, no critic, or settings of ADA that do not go together.
+        ConfigError: unknown parts, no critic, or settings that do not go together.
     """
 
     def __init__(self, recipe: Recipe, model: Model):
@@ -49,7 +50,9 @@ class Augmenter:
         self._critics = [model.get_submodule(name) for name in recipe.critics]
         self._noise = Noise(0)
         self._changes = SETS.get("".join(self._parts), ())
-        self._probability: Probability | None = probability(recipe) if self._changes else None
+        self._probability: Probability | None = None
+        if self._parts:
+            self._probability = probability(recipe) if self._changes else changed_share(recipe)
         self._judged = False      # whether a critic that learns has seen images
 
     @contextmanager
@@ -96,16 +99,17 @@ class Augmenter:
         """Go on from what `state` returned.
 
         Raises:
-            RunError: it is of a training without ADA.
+            RunError: it is of a training without such a probability.
         """
         if self._probability is not None:
             self._probability.restore(state)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return images [N, C, H, W] as a critic would see them next."""
-        if self._probability is None:
-            return diffaugment(images, self._parts, self._noise)
-        return ada(images, self._changes, self._probability.p, self._noise)
+        p = 1.0 if self._probability is None else self._probability.p
+        if self._changes:
+            return ada(images, self._changes, p, self._noise)
+        return diffaugment(images, self._parts, self._noise, p)
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not module.training:

@@ -53,8 +53,11 @@ def cutout(images: Tensor, noise: Noise, ratio: float = 0.5) -> Tensor:
 PARTS: dict[str, Callable[[Tensor, Noise], Tensor]] = {"color": color, "translation": translation, "cutout": cutout}
 
 
-def diffaugment(images: Tensor, parts: Sequence[str], noise: Noise) -> Tensor:
-    """Return images [N, C, H, W] after each of the named parts, in order."""
+def diffaugment(images: Tensor, parts: Sequence[str], noise: Noise, p: float = 1.0) -> Tensor:
+    """Return images [N, C, H, W] after each of the named parts, in order: all of them, or each image with chance p."""
+    if not p:
+        return images
+    changed = images
     for part in parts:
-        images = PARTS[part](images, noise)
-    return images
+        changed = PARTS[part](changed, noise)
+    return changed if p >= 1 else torch.where(noise.uniform(len(images), 1, 1, 1) < p, changed, images)

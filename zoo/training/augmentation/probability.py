@@ -1,16 +1,14 @@
-"""How likely ADA's changes are: steered by how far the critic overfits (Karras et al., 2020a, section 3), or fixed."""
+"""How likely changes of images are: steered by how far the critic overfits, or fixed, and what a recipe asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Protocol
 
-from zoo.errors import ConfigError, RunError
+from zoo.errors import ConfigError
 from zoo.recipe import Recipe
-
-INTERVAL = 4                # steps from one move of p to the next
-HEARD = "sign_real"         # r_t, the mean sign of logits on reals: near 0 for a critic at a loss, 1 if it overfits
+from zoo.schedules import scheduled, share
+from zoo.steering import Steered, number
 
 
 class Probability(Protocol):
@@ -35,7 +33,7 @@ class Probability(Protocol):
 
 
 def probability(recipe: Recipe) -> Probability:
-    """Return what the recipe asks for.
+    """Return ADA's, as the recipe asks for.
 
     Raises:
         ConfigError: a ramp for a p that is steered, or a fixed p that changes nothing.
@@ -47,60 +45,35 @@ def probability(recipe: Recipe) -> Probability:
             f"ada_ramp_kimg={recipe.ada_ramp_kimg:g} is for a p that is not steered: give ada_target=none too, or "
             "leave it out."
         )
-    return Fixed(recipe) if recipe.ada_target is None else Steered(recipe, recipe.ada_target)
+    if recipe.ada_target is None:
+        return Fixed(recipe.ada_p, recipe.ada_ramp_kimg)
+    return Steered(recipe.ada_p, recipe.ada_target, recipe.ada_kimg)
 
 
-class Steered:
-    """p rises while the mean sign of logits on reals is above its target, and falls while it is below."""
+def changed_share(recipe: Recipe) -> Fixed | None:
+    """Return DiffAugment's, None where every image is changed all along.
 
-    def __init__(self, recipe: Recipe, target: float):
-        self.p, self.deaf = recipe.ada_p, False
-        self._target, self._length = target, recipe.ada_kimg * 1000
-        self._sum, self._turns, self._images, self._steps = 0.0, 0, 0, 0      # since p last moved
-        self._sign: float | None = None                                       # the mean that it was moved by
-
-    def hear(self, watched: Mapping[str, float]) -> None:
-        """Take a turn's watched means; one that is not finite says nothing."""
-        sign = watched.get(HEARD)
-        if sign is not None and isfinite(sign):
-            self._sum, self._turns, self.deaf = self._sum + sign, self._turns + 1, False
-
-    def adapt(self, images: int) -> None:
-        """Hear of a step; each `INTERVAL`-th moves p by the share that the images since then have of `ada_kimg`."""
-        self._images, self._steps = self._images + images, self._steps + 1
-        if self._steps < INTERVAL:
-            return
-        if self._turns:
-            self._sign = self._sum / self._turns
-            direction = (self._sign > self._target) - (self._sign < self._target)
-            self.p = min(1.0, max(0.0, self.p + direction * self._images / self._length))
-        self.deaf = self._sign is None
-        self._sum, self._turns, self._images, self._steps = 0.0, 0, 0, 0
-
-    def watch(self) -> dict[str, float]:
-        return {"p": self.p} if self._sign is None else {"p": self.p, HEARD: self._sign}
-
-    def state(self) -> dict[str, float | int]:
-        waiting = {"sum": self._sum, "turns": self._turns, "images": self._images, "steps": self._steps}
-        return {**self.watch(), **waiting}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        self.p, self._sum = _number(state, "p"), _number(state, "sum")
-        self._turns, self._images, self._steps = (int(_number(state, name)) for name in ("turns", "images", "steps"))
-        self._sign = _number(state, HEARD) if HEARD in state else None
+    Raises:
+        ConfigError: no image would ever change.
+    """
+    if not recipe.augment_p:
+        raise ConfigError("augment_p=0: no image would ever change; give augment_p above 0, or leave augment out.")
+    if recipe.augment_p == 1 and not recipe.augment_ramp_kimg:
+        return None
+    return Fixed(recipe.augment_p, recipe.augment_ramp_kimg)
 
 
 class Fixed:
-    """p is what the recipe says, reached in a straight line from 0 if it gives a ramp."""
+    """p is what it is told to be, reached in a straight line from 0 over a ramp of so many thousand images."""
 
     deaf = False
 
-    def __init__(self, recipe: Recipe):
-        self._final, self._length, self._images = recipe.ada_p, recipe.ada_ramp_kimg * 1000, 0
+    def __init__(self, p: float, ramp_kimg: float):
+        self._final, self._length, self._images = p, ramp_kimg * 1000, 0
 
     @property
     def p(self) -> float:
-        return self._final * min(1.0, self._images / self._length) if self._length else self._final
+        return scheduled(0.0, self._final, share(self._images, self._length), "linear")
 
     def hear(self, watched: Mapping[str, float]) -> None:
         """Nothing that a critic does moves it."""
@@ -115,11 +88,4 @@ class Fixed:
         return {"images": self._images}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        self._images = int(_number(state, "images"))
-
-
-def _number(state: Mapping[str, object], name: str) -> float:
-    value = state.get(name)
-    if not isinstance(value, int | float):
-        raise RunError(f"The checkpoint does not say where ADA stood (no {name!r}): it is of a training without it.")
-    return value
+        self._images = int(number(state, "images"))

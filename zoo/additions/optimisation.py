@@ -1,0 +1,36 @@
+"""How fast each network learns, as an addition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from zoo.additions.contract import Addition, Positive
+from zoo.errors import Unsupported
+from zoo.model import Model
+from zoo.recipe import Recipe
+
+
+def ttur(model: Model, recipe: Recipe, *, generator: Positive = 1.0, discriminator: Positive = 4.0) -> Recipe:
+    """Multiply the learning rate of each player's turns.
+
+    Raises:
+        Unsupported: one of them has no turn of its own.
+    """
+    rates = {("generator",): generator, ("discriminator",): discriminator}
+    turns = {phase.trains for phase in recipe.phases}
+    for player in rates:
+        if player not in turns:
+            known = ", ".join(sorted("+".join(trains) for trains in turns))
+            raise Unsupported(f"ttur sets the pace of a {player[0]} alone; {model.architecture} moves: {known}.")
+    return replace(recipe, phases=tuple(
+        replace(phase, rate=phase.rate * rates.get(phase.trains, 1.0)) for phase in recipe.phases
+    ))  # fmt: skip
+
+
+TTUR = Addition(
+    summary="two time scales: each player's learning rate multiplied; 4 for the critic is usual",
+    failure="a critic too slow to say anything, or one that outruns the generator",
+    paper="Heusel et al., 2017, arXiv:1706.08500",
+    apply=ttur,
+    stage="schedule",
+)
