@@ -52,6 +52,20 @@ def test_weights_start_as_the_paper_says():
             assert float(module.weight.detach().mean()) == pytest.approx(1, abs=0.01)
 
 
+def test_a_discriminator_without_norm_judges_each_image_by_itself(tiny):
+    """Also while it is trained, so that the gradient of its logits at an image is that image's own."""
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 16, 16) * 2 - 1
+    for norm in (True, False):
+        model = tiny("dcgan", discriminator_norm=norm)
+        alone, together = (model.train().discriminator(images[:n])[:2] for n in (2, 4))
+        assert torch.allclose(alone, together, atol=1e-5) is not norm
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in model.discriminator.modules()) or norm
+    wide = zoo.create("dcgan", resolution=64, discriminator_norm=False)
+    logits = wide.logits(torch.randn(64, 3, 64, 64))
+    assert 0.3 < float(logits.std()) < 3      # He: neither dies out nor explodes on the way
+
+
 def test_labels_steer_images_and_logits(tiny):
     model = tiny("dcgan", num_classes=3)
     z = torch.ones(1, 8).expand(3, -1)

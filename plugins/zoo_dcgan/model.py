@@ -26,6 +26,7 @@ class DCGANConfig(ModelConfig):
     latent: int = Field(100, ge=1, le=8192, description="numbers in z")
     generator_width: int = Field(64, ge=1, le=1024, description="generator channels next to the image")
     discriminator_width: int = Field(64, ge=1, le=1024, description="discriminator channels next to the image")
+    discriminator_norm: bool = Field(True, description="discriminator's batch norm; off for penalties of its slope")
     image_kernel: Literal[4, 1] = Field(4, description="generator's last layer: 4 doubles the resolution, 1 keeps it")
     judged_side: Literal[4, 2] = Field(4, description="height and width of what the discriminator's last layer sees")
 
@@ -80,7 +81,7 @@ class Discriminator(nn.Module):
         depth = int(log2(config.resolution // config.judged_side))
         widths = [config.discriminator_width << i for i in range(depth)]             # narrowest at the image
         self.from_image = nn.Conv2d(config.channels + config.num_classes, widths[0], 4, 2, 1)
-        self.blocks = nn.ModuleList(DiscriminatorBlock(a, b) for a, b in pairwise(widths))
+        self.blocks = nn.ModuleList(DiscriminatorBlock(a, b, config.discriminator_norm) for a, b in pairwise(widths))
         self.head = nn.Conv2d(widths[-1], 1, config.judged_side)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -97,10 +98,11 @@ class Discriminator(nn.Module):
 class DiscriminatorBlock(nn.Module):
     """[N, a, h, w] -> [N, b, h/2, w/2]."""
 
-    def __init__(self, a: int, b: int):
+    def __init__(self, a: int, b: int, norm: bool):
         super().__init__()
-        self.conv = nn.Conv2d(a, b, 4, 2, 1, bias=False)
-        self.norm = nn.BatchNorm2d(b)
+        self.conv = nn.Conv2d(a, b, 4, 2, 1, bias=not norm)
+        # By it the logit of an image depends on its batch, and a penalty of a critic's slope is no image's own.
+        self.norm = nn.BatchNorm2d(b) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.leaky_relu(self.norm(self.conv(x)), 0.2)
@@ -114,6 +116,14 @@ def initialise(network: nn.Module) -> None:
             nn.init.normal_(module.weight, 0.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1.0, 0.02)
+
+
+@torch.no_grad()
+def initialise_without_norm(network: nn.Module) -> None:
+    """Draw convolutions so that what they are given keeps its size (He et al., 2015, arXiv:1502.01852)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, a=0.2)
 
 
 def by_the_batch(network: nn.Module, *inputs: Tensor | None) -> Tensor:
@@ -153,6 +163,8 @@ class DCGAN(Model):
         self.generator = Generator(config)
         self.discriminator = Discriminator(config)
         initialise(self)
+        if not config.discriminator_norm:
+            initialise_without_norm(self.discriminator)
 
     def generate(
         self,
