@@ -12,7 +12,7 @@ import zoo
 from zoo import transfer
 from zoo.data import open_images
 from zoo.transfer import FEW, choice
-from zoo.transfer.still import frozen_patterns
+from zoo.transfer.structure import frozen_patterns
 
 SHORT = {"batch": 4, "kimg": 0.016}      # four steps
 DATA = "emoji:smileys-emotion"

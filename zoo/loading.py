@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from zoo.model import Model
     from zoo.plugin import Weights
+    from zoo.storage import Checkpoint, Parent
 
 
 def create(name: str, **config: object) -> Model:
@@ -40,6 +42,7 @@ def load(
     revision: str | None = None,
     adapt: bool = False,
     device: str | torch.device | None = None,
+    parent: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | None = None,
     **config: Any,
@@ -52,6 +55,7 @@ def load(
         adapt: fit the weights to `config`: another resolution, channel count or number of classes;
             ``model.adapted`` lists what was copied, grown or re-initialised.
         device: where to put the weights; None: the CPU.
+        parent: of a delta (`zoo.deltas`): the name of the weights it is added to, where these are not those it names.
         cache_dir, token: of the Hub client.
         config: settings to change from the stored ones.
 
@@ -61,14 +65,15 @@ def load(
     from zoo import weights
 
     folder, origin = _locate(name, revision, cache_dir, token)
+    whole = partial(made_whole, parent=parent, cache_dir=cache_dir, token=token)
     try:
-        model = weights.load(folder, adapt=adapt, device=device, **config)
+        model = weights.load(folder, adapt=adapt, device=device, whole=whole, **config)
     except WeightsError:
         if not folder.is_relative_to(conversion_cache.home(cache_dir)) or conversion_cache.sound(folder):
             raise
         conversion_cache.forget(folder)      # made on this machine from a foreign file: make it again
         folder, origin = _locate(name, revision, cache_dir, token)
-        model = weights.load(folder, adapt=adapt, device=device, **config)
+        model = weights.load(folder, adapt=adapt, device=device, whole=whole, **config)
     # What a folder remembers of its own weights comes first; where they were fetched from is known here alone.
     kept = model.origin if origin["name"].startswith("dir:") else {}
     data = origin.pop("data", "")
@@ -76,11 +81,49 @@ def load(
     return model
 
 
-def save(model: Model, directory: str | Path) -> Path:
-    """Write config.json, model.safetensors, README.md and manifest.json into a folder and return it."""
-    from zoo import weights
+def save(model: Model, directory: str | Path, *, delta: bool = False) -> Path:
+    """Write config.json, model.safetensors, README.md and manifest.json into a folder and return it.
 
-    return weights.save(model, directory)
+    Args:
+        delta: write only what a fine-tune with method lora changed; `zoo.load` adds it to the parent.
+    """
+    from zoo import deltas, weights
+
+    return deltas.save(model, directory) if delta else weights.save(model, directory)
+
+
+def made_whole(
+    delta: Checkpoint,
+    *,
+    parent: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | None = None,
+) -> Checkpoint:
+    """Return the checkpoint of a delta added to its parent, which is looked up by name.
+
+    Args:
+        parent: another name to look for it by.
+
+    Raises:
+        WeightsError: the delta names no parent that others have, or one of other weights.
+    """
+    from zoo import deltas
+    from zoo.storage import read
+
+    given = [parent] if parent is not None else []
+
+    def find(said: Parent) -> Checkpoint:
+        name = given.pop() if given else ""
+        if not name and (not said.name or said.name.startswith("dir:")):
+            known = f" ({said.name})" if said.name else ""
+            raise WeightsError(
+                f"This delta was made on weights that lie in a folder{known}, sha256 {said.sha256[:12]}: give them as "
+                "parent='dir:PATH'."
+            )
+        folder, _ = _locate(name or said.name, None if name else said.commit, cache_dir, token)
+        return read(folder)
+
+    return deltas.whole(delta, find)
 
 
 def _locate(

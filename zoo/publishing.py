@@ -137,6 +137,7 @@ def _write(source: _Source, folder: Path, repo_id: str) -> None:
     from zoo import storage, weights
     from zoo.cards import render
     from zoo.images import save_grid
+    from zoo.loading import made_whole
 
     if source.folder is None:
         weights.save(source.model, folder)
@@ -147,7 +148,7 @@ def _write(source: _Source, folder: Path, repo_id: str) -> None:
     (folder / "config.json").write_text(json.dumps(_without_folders(config), indent=1) + "\n", encoding="utf-8")
     # On the CPU, where the same weights give the same bits; transposed convolutions on a GPU need not.
     original = source.model if source.model.device.type == "cpu" else deepcopy(source.model).cpu()
-    reloaded = weights.load(folder, verify=False)
+    reloaded = weights.load(folder, verify=False, whole=made_whole)
     before, after = weights.golden_sample(original), weights.golden_sample(reloaded)
     if not bool(torch.isfinite(before).all()):
         raise WeightsError("The model's samples hold values that are not finite: it is broken and is not published.")

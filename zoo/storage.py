@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,16 @@ GOLDEN_PIXELS = 256      # above, one golden image is enough: large ones take th
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,300}")
 
 
+class Parent(BaseModel):
+    """What a delta is added to."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str = ""                  # as `zoo.load` takes it; "" where that is not known
+    commit: str | None = None       # of a Hub repository
+    sha256: str                     # of the tensors that are added to: `digest`
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a model folder holds, read and checked but not yet built."""
@@ -42,6 +52,7 @@ class Checkpoint:
     absent: tuple[str, ...] = ()
     critic: dict[str, Any] | None = None
     manifest: dict[str, Any] | None = None
+    parent: Parent | None = None      # of a delta: what its tensors are added to, see `zoo.deltas`
 
 
 class Written(BaseModel):
@@ -56,6 +67,7 @@ class Written(BaseModel):
     origin: dict[str, Any] = {}
     absent: list[str] = []      # networks of the architecture that these weights lack
     critic: dict[str, Any] | None = None      # settings of what stands in for its discriminator: `zoo.projected`
+    parent: Parent | None = None      # the tensors are a delta
 
 
 def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
@@ -90,7 +102,7 @@ def read(directory: str | Path, *, verify: bool = True) -> Checkpoint:
     tensors = read_tensors(folder / "model.safetensors")
     absent = tuple(written.absent)
     return Checkpoint(
-        written.architecture, written.config, tensors, written.origin, absent, written.critic, manifest
+        written.architecture, written.config, tensors, written.origin, absent, written.critic, manifest, written.parent
     )
 
 
@@ -145,6 +157,19 @@ def sha256(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of named tensors: of each, in order of name, its name, type, shape and bytes.
+
+    It depends on the numbers alone, so that the same weights from different files have the same digest.
+    """
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
 
 
 def place(content: bytes, path: Path) -> None:

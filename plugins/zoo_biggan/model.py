@@ -29,6 +29,7 @@ class BigGAN(Model):
     """Networks: `generator`, `discriminator`. Latents: standard normal [N, latent_size]."""
 
     Config: ClassVar[type[ModelConfig]] = BigGANConfig
+    scales = ("generator.*norm*.gain*", "generator.*norm*.bias*")
     config: BigGANConfig
 
     def __init__(self, config: BigGANConfig):

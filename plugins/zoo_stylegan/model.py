@@ -21,6 +21,7 @@ class StyleGAN(Model):
     """StyleGAN2; class-conditional when `num_classes` is given."""
 
     Config = StyleGANConfig
+    scales = ("generator.*.affine.*",)
     config: StyleGANConfig
 
     def __init__(self, config: StyleGANConfig):

@@ -78,6 +78,7 @@ def path_length_loss(weight: float, shrink: int) -> Loss:
         n, generator = max(1, len(batch) // shrink), stylegan.generator
         labels = None if batch.labels is None else batch.labels[:n]
         w = generator.broadcast(generator.mapping(model.latent(n, batch.noise), labels))
+        w.requires_grad_(True)      # also where the mapping stands still, as in some fine-tunes
         images = generator.synthesis(w, generator.random_noise(n, batch.noise))
         lengths = path_lengths(images, w, batch.noise.normal(*images.shape))
         penalty = (lengths - stylegan.path_length).square().mean()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from zoo.errors import EvaluationError
 from zoo.metrics.names import extractor
+from zoo.storage import digest
 
 __all__ = ["FeatureExtractor", "digest", "extractor", "to_rgb"]
 
@@ -55,16 +55,3 @@ def to_rgb(images: Tensor) -> Tensor:
         return images
     colour, alpha = images[:, :3].float(), images[:, 3:].float() / 255
     return (colour * alpha + 255 * (1 - alpha)).round().to(torch.uint8)
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of named tensors: of each, in order of name, its name, type, shape and bytes.
-
-    It depends on the numbers alone, so that the same weights from different files have the same digest.
-    """
-    whole = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return whole.hexdigest()

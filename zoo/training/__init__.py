@@ -255,11 +255,11 @@ def _finish(trainer: Trainer) -> Run:
     settings = {**run.settings, **({"faults": run.faults} if any(run.faults.values()) else {})}
     model.origin, model.fresh = lineage(settings), ()
     with Stop():      # nearly done: a signal changes nothing any more
-        model.finish()
         merge(model)
+        model.finish()
         if trainer.accelerator.is_main_process:
             replaced(trainer.out / "model", partial(save, model, run=settings))
-            if model.delta is not None:
+            if deltas.possible(model):
                 replaced(trainer.out / "delta", partial(deltas.save, model, run=settings))
         trainer.accelerator.wait_for_everyone()
     return run

@@ -2,52 +2,99 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from math import ceil
+from fnmatch import fnmatchcase
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from zoo.errors import Unsupported
 from zoo.model import Model
 from zoo.recipe import Recipe
-from zoo.transfer.method import Method
+from zoo.transfer.method import GENERATOR, Method, generator_of
+from zoo.transfer.structure import drawing_parts, frozen_patterns, with_frozen
+
+Part = Annotated[float, Field(gt=0, lt=1)]
+NORMS = (      # of torch; those of an architecture are named by its `Model.scales`
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d, nn.RMSNorm,
+)  # fmt: skip
 
 
-def freeze_d(model: Model, recipe: Recipe) -> Recipe:
-    """Let the half of each critic's blocks that lies next to the image stand still.
+def freeze_d(model: Model, recipe: Recipe, *, share: Part = 0.5) -> Recipe:
+    """Let the blocks of each critic that lie next to the image stand still.
+
+    Args:
+        share: of the blocks, rounded up.
 
     Raises:
-        Unsupported: the recipe has no critic, or its blocks cannot be told apart.
+        Unsupported: the recipe has no critic, or its critic is fresh.
     """
     if set(recipe.fresh) & set(recipe.critics):
         raise Unsupported("freeze_d keeps what a critic has learnt, and this one is fresh: use method full.")
     if not recipe.critics:
         raise Unsupported(f"{model.architecture} has no critic, so freeze_d has nothing to freeze: use method full.")
-    patterns = {name: frozen_patterns(name, model.get_submodule(name)) for name in recipe.critics}
-    phases = tuple(
-        replace(phase, frozen=(*phase.frozen, *(p for name in phase.trains for p in patterns.get(name, ()))))
-        for phase in recipe.phases
-    )
-    return replace(recipe, phases=phases)
+    patterns = {name: frozen_patterns(name, model.get_submodule(name), share) for name in recipe.critics}
+    return with_frozen(recipe, patterns)
 
 
-def frozen_patterns(name: str, critic: nn.Module, share: float = 0.5) -> tuple[str, ...]:
-    """Return name patterns of the blocks nearest to the image, `share` of them rounded up, and of what comes before.
+def freeze_g(model: Model, recipe: Recipe, *, share: Part = 0.5) -> Recipe:
+    """Let the generator's blocks of low resolution stand still, and what comes before them, such as a mapping.
 
-    A critic lists its parts from the image to the logit; its blocks are the longest of its containers, or else its
-    parts themselves.
+    The running statistics of what is frozen go on following the batches.
+
+    Args:
+        share: of the blocks, rounded down.
+
+    Raises:
+        Unsupported: there is no generator.
     """
-    children = dict(critic.named_children())
-    containers = {
-        child: [f"{child}.{inner}" for inner, _ in module.named_children()]
-        for child, module in children.items()
-        if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential)
+    generator = generator_of(model, recipe, "freeze_g")
+    found = drawing_parts(generator)
+    still = [*found.before, *found.blocks[: int(share * len(found.blocks))]]
+    if not still:
+        raise Unsupported(
+            f"{model.architecture}'s generator has {len(found.blocks)} blocks and nothing before them, so a share of "
+            f"{share:g} freezes nothing: give a larger one, or use method full."
+        )
+    own = dict(generator.named_parameters(recurse=False))
+    return with_frozen(recipe, {GENERATOR: [f"{GENERATOR}.{name}" + ("" if name in own else ".*") for name in still]})
+
+
+def scale_shift(model: Model, recipe: Recipe) -> Recipe:
+    """Train only what scales and shifts the generator's features: affine parameters of its norms, its modulation.
+
+    Raises:
+        Unsupported: there is no generator, or it has no such parameters.
+    """
+    generator = generator_of(model, recipe, "scale_shift")
+    moving = scaling(model, generator)
+    if not moving:
+        raise Unsupported(
+            f"{model.architecture}'s generator has neither norms with affine parameters nor modulation, which is all "
+            "that scale_shift trains: use method lora, freeze_g or full."
+        )
+    names = [f"{GENERATOR}.{name}" for name, _ in generator.named_parameters()]
+    return with_frozen(recipe, {GENERATOR: [name for name in names if name not in moving]})
+
+
+def scaling(model: Model, generator: nn.Module) -> set[str]:
+    """Return the names of the parameters that scale and shift features, the network's name before them."""
+    found = {
+        f"{GENERATOR}.{path}.{name}"
+        for path, module in generator.named_modules()
+        if isinstance(module, NORMS)
+        for name, _ in module.named_parameters(recurse=False)
     }
-    longest = max(containers, key=lambda child: len(containers[child]), default=None)
-    blocks = list(children) if longest is None else containers[longest]
-    before = [] if longest is None else list(children)[: list(children).index(longest)]
-    frozen = [*before, *blocks[: ceil(share * len(blocks))]]
-    return tuple(f"{name}.{part}.*" for part in frozen)
+    for name, _ in generator.named_parameters():
+        if any(fnmatchcase(f"{GENERATOR}.{name}", pattern) for pattern in model.scales):
+            found.add(f"{GENERATOR}.{name}")
+    return found
 
 
 FREEZE_D = Method("freeze the critic's half next to the image", "Mo et al., 2020, arXiv:2002.10964", freeze_d)
+FREEZE_G = Method("freeze the generator's half next to the latent", "Back, 2021, arXiv:2106.12445", freeze_g)
+SCALE_SHIFT = Method(
+    "train only what scales and shifts the generator's features",
+    "Noguchi and Harada, 2019, arXiv:1904.01774",
+    scale_shift,
+)

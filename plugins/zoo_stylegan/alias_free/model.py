@@ -28,6 +28,7 @@ class StyleGAN3(Model):
     """StyleGAN3, in the paper's configurations T and R; class-conditional when `num_classes` is given."""
 
     Config = StyleGAN3Config
+    scales = ("generator.*.affine.*",)
     config: StyleGAN3Config
 
     def __init__(self, config: StyleGAN3Config):
