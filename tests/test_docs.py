@@ -236,7 +236,7 @@ def recipe_table() -> str:
     comment = dict(re.findall(r"^    (\w+):.*?#\s*(.*)$", source, re.MULTILINE))
     rows = []
     for field in fields(zoo.Recipe):
-        if field.name not in ("phases", "averaged", "critics", "fresh"):
+        if field.name in zoo.Recipe.settings():
             meaning = comment.get(field.name, "how `lr` falls over the training: `constant`, `linear` or `cosine`")
             rows.append((f"`{field.name}`", f"`{field.default}`", meaning))
     return table(("setting", "default", "meaning"), rows)
@@ -287,6 +287,16 @@ def formats_table() -> str:
     return table(("format", "what it reads"), [(f"`{name}`", load_format(name).summary) for name in format_names()])
 
 
+def additions_table() -> str:
+    """Every addition: its options with their defaults, and the failure that it addresses."""
+    from zoo.additions.listing import listed
+
+    rows = [row for row in listed() if row["kind"] == "addition"]
+    options = [row["use"].partition(":")[2].replace(",", ", ") for row in rows]
+    cells = [(f"`{row['name']}`", f"`{taken}`" if taken else "", row["failure"]) for row, taken in zip(rows, options)]
+    return table(("addition", "options", "against"), cells)
+
+
 def weights_table() -> str:
     """Every set of foreign weights: its name, what it makes, where it comes from, and its licence."""
     from zoo.registry import architectures
@@ -306,13 +316,14 @@ VARIANT_TABLES = [(name, variant) for name, variants in VARIANTS.items() for var
     ("page", "make"),
     [
         ("docs/training.md", recipe_table),
+        ("docs/training.md", additions_table),
         ("docs/architectures.md", sizes_table),
         ("docs/converting.md", formats_table),
         ("docs/converting.md", weights_table),
         *(("docs/architectures.md", lambda name=name: config_table(name)) for name in BUILT_IN),
         *(("docs/architectures.md", lambda pair=pair: config_table(*pair)) for pair in VARIANT_TABLES),
     ],
-    ids=["recipe", "sizes", "formats", "weights", *BUILT_IN, *map(".".join, VARIANT_TABLES)],
+    ids=["recipe", "additions", "sizes", "formats", "weights", *BUILT_IN, *map(".".join, VARIANT_TABLES)],
 )
 def test_tables_are_true(page, make):
     assert make() in PAGES[page], f"{page} should hold this table:\n{make()}"

@@ -25,6 +25,7 @@ _ADDITIONS = {
     "mode_seeking": "zoo.additions.diversity:MODE_SEEKING",
     "orthogonal": "zoo.additions.penalties:ORTHOGONAL",
     "pacgan": "zoo.additions.diversity:PACGAN",
+    "progressive": "zoo.additions.growing:PROGRESSIVE",
     "r1": "zoo.additions.penalties:R1",
     "r2": "zoo.additions.penalties:R2",
     "spectral_norm": "zoo.additions.turns:SPECTRAL_NORM",

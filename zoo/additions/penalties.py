@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+
+from torch import nn
 
 from zoo.additions.contract import Addition, Count, Positive, Weight
 from zoo.adversarial import NO_PENALTY, DiscriminatorLoss, R1Loss, R2Loss, innermost
@@ -19,15 +22,26 @@ from zoo.regularisers import (
     remember_logits,
 )
 
+say = logging.getLogger("zoo")
+
+
+def _check_slope(model: Model) -> None:
+    """Say so where the slope at one image depends on the others of its batch."""
+    critic = model.networks().get("discriminator")
+    if critic is not None and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in critic.modules()):
+        say.warning("The critic has batch norm, so a penalty of its slope is no image's own: switch that off if you can.")
+
 
 def r1(model: Model, recipe: Recipe, *, gamma: Positive = 1.0, every: Count = 1) -> Recipe:
     """Add gamma / 2 times R1, in place of one that the recipe has."""
+    _check_slope(model)
     recipe = _without(recipe, R1Loss)
     return with_part(recipe, SquaredGradient(gamma, "reals", "r1"), every=every)
 
 
 def r2(model: Model, recipe: Recipe, *, gamma: Positive = 1.0, every: Count = 1) -> Recipe:
     """Add gamma / 2 times R2, in place of one that the recipe has."""
+    _check_slope(model)
     recipe = _without(recipe, R2Loss)
     return with_part(recipe, SquaredGradient(gamma, "fakes", "r2"), every=every)
 
@@ -53,11 +67,13 @@ def gradient_penalty(
     model: Model, recipe: Recipe, *, weight: Positive = 10.0, target: Weight = 1.0, one_sided: bool = False
 ) -> Recipe:
     """Add WGAN-GP's penalty between reals and fakes."""
+    _check_slope(model)
     return with_part(recipe, GradientPenalty(weight, target, one_sided))
 
 
 def dragan(model: Model, recipe: Recipe, *, weight: Positive = 10.0) -> Recipe:
     """Add DRAGAN's penalty around reals."""
+    _check_slope(model)
     return with_part(recipe, GradientPenalty(weight, at="around"))
 
 
