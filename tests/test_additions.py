@@ -220,7 +220,9 @@ def test_a_fine_tune_with_packs_warms_its_fresh_critic_up(images, tmp_path, capl
     assert run.settings["recipe"]["added"] == ["pacgan:m=2"]
 
 
-@pytest.mark.parametrize("add", [["pacgan", "lecam"], ["unrolled:steps=1", "r1:every=4"], ["instance_noise", "zcr"]])
+@pytest.mark.parametrize(
+    "add", [["pacgan", "bures", "lecam"], ["unrolled:steps=1", "r1:every=4"], ["instance_noise", "zcr"]]
+)
 def test_a_training_with_additions_goes_on_to_the_bit(add, images, tmp_path):
     options = {"add": add, "batch": 8, "tick_kimg": 0.04, "sample_kimg": 1.0, "checkpoint_kimg": 0.056}
 

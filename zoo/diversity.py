@@ -52,7 +52,7 @@ def feature_matching(one: Tensor, other: Tensor) -> Tensor:
 
 
 def features(critic: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
-    """Return what the last layer of a critic sees of images: [N, F].
+    """Return what the last layer of a critic sees of images: [N, F], or a row for each of its packs.
 
     That is the input of the last module called which has a weight matrix and no modules of its own.
 
@@ -70,11 +70,11 @@ def features(critic: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor
     ]  # fmt: skip
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     try:
-        critic(images, labels)
+        judged = critic(images, labels)
     finally:
         for hook in hooks:
             hook.remove()
-    shown = [each for each in seen if len(each) == len(images) and each is not labels]
+    shown = [each for each in seen if len(each) == len(judged) and each is not labels]
     if not shown:
         raise ConfigError(f"{type(critic).__name__} has no layer with a weight matrix: no features can be compared.")
     return shown[-1].flatten(1)

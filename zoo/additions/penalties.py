@@ -29,7 +29,7 @@ def _check_slope(model: Model) -> None:
     """Say so where the slope at one image depends on the others of its batch."""
     critic = model.networks().get("discriminator")
     if critic is not None and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in critic.modules()):
-        say.warning("The critic has batch norm, so a penalty of its slope is no image's own: switch that off if you can.")
+        say.warning("The critic has batch norm, so an image's slope depends on others: switch that off if you can.")
 
 
 def r1(model: Model, recipe: Recipe, *, gamma: Positive = 1.0, every: Count = 1) -> Recipe:
