@@ -1,0 +1,200 @@
+"""Transfer to few images: every method of `zoo finetune` against training from scratch with the same number of steps.
+
+Two pairs of domains. `smileys` needs nothing: the bundled weights, which never saw a smiley, learn 50 or 100 of the 169
+bundled ones. A second one is given as ``--pair NAME=SOURCE,TARGET``: image folders, or folders of MNIST's four files,
+such as those of Fashion-MNIST and MNIST; a DCGAN is trained on the source first, once. Judged are samples against
+images of the target that were not learnt from: KID and recall, in features that are on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import Challenge, carry_out, parser
+
+import zoo
+from zoo.data import open_source
+from zoo.data.order import permutation
+from zoo.home import zoo_home
+from zoo.metrics.names import offline_features
+from zoo.noise import key
+from zoo.storage import replaced
+from zoo.transfer import AUGMENT
+
+METHODS = ("scratch", "full", "freeze_d", "freeze_g", "scale_shift", "l2_sp", "ewc", "cdc", "lora")
+# What a fresh critic needs, as most published generators come without theirs.
+FRESH = {
+    "fresh": {},
+    "fresh, R1": {"add": ["r1:gamma=10"]},
+    "fresh, R1, slow": {"add": ["r1:gamma=10", "ttur:generator=0.5,discriminator=1"]},
+    "fresh, slow": {"add": ["ttur:generator=0.5,discriminator=1"]},
+}
+# How firmly the penalties hold.
+WEIGHTS = (
+    "l2_sp:weight=0.001", "l2_sp:weight=0.1", "ewc:weight=0.001", "ewc:weight=0.1", "cdc:weight=100", "lora:rank=2",
+)  # fmt: skip
+KIMG, SAMPLES = 6.0, 1000
+PARENT = {"resolution": 32, "channels": 1, "generator_width": 32, "discriminator_width": 32}
+PARENT_KIMG = 200.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A parent, what it is fine-tuned on, and how many images of that are held out."""
+
+    parents: tuple[str, ...]
+    target: str
+    counts: tuple[int, ...]
+    held: int
+    source: str = ""      # what the parent is trained on here; "": it is there
+
+
+SMILEYS = Pair(("dcgan", "stylegan"), "emoji:smileys-emotion", (50, 100), 69)
+
+
+def arms(pairs: Mapping[str, Pair], kimg: float) -> dict[str, dict[str, Any]]:
+    """Return name -> settings of everything that is compared."""
+    found: dict[str, dict[str, Any]] = {}
+    for pair, of in pairs.items():
+        for parent in of.parents:
+            for n in of.counts:
+                settings = {"pair": pair, "parent": parent, "n": n, "kimg": kimg, "samples": SAMPLES}
+                place = f"{pair}, {parent}, {n} images:"
+                for method in (*METHODS, *WEIGHTS):
+                    found[f"{place} {method}"] = {**settings, "method": method}
+                for name, more in FRESH.items():
+                    found[f"{place} {name}"] = {**settings, "method": "full", "fresh": True, **more}
+    return found
+
+
+class Transfer:
+    """Measures the arms of some pairs."""
+
+    def __init__(self, pairs: Mapping[str, Pair]):
+        self.pairs = pairs
+
+    def measure(self, arm: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
+        """Train one arm and return KID, recall and precision of its samples."""
+        pair = self.pairs[arm["pair"]]
+        torch.manual_seed(key("transfer", seed))
+        learnt, held = split(pair, arm["n"], seed, folder)
+        out, options = folder / "run", {"kimg": arm["kimg"], "seed": seed, "add": arm.get("add", ())}
+        shutil.rmtree(out, ignore_errors=True)
+        parent = arm["parent"] if not pair.source else f"dir:{trained(arm['pair'], pair.source)}"
+        model = zoo.load(parent)
+        if arm["method"] == "scratch":
+            model = zoo.create(model.architecture, **model.config.model_dump())
+            settings = {"augment": AUGMENT, "ema_kimg": min(model.recipe().ema_kimg, arm["kimg"] / 10)}
+            run = zoo.train(model, learnt, out=out, settings=settings, **options)
+        else:
+            if arm.get("fresh"):
+                model.without(("discriminator",))
+            run = zoo.finetune(model, learnt, out=out, method=arm["method"], **options)
+        found = zoo.evaluate(run.model, held, metrics=("kid", "precision_recall"), samples=arm["samples"],
+                             features=offline_features(), force=True)  # fmt: skip
+        return {**found.values, "features": offline_features(), "reason": run.settings.get("method_reason", "")}
+
+
+def split(pair: Pair, n: int, seed: int, folder: Path) -> tuple[Path, Path]:
+    """Write n images of the target and those held out into folders of their own, other ones with each seed."""
+    source = open_source(drawn(pair.target))
+    order = permutation(len(source.names), key("split", seed))
+    parts = {"held": order[: pair.held], "learnt": order[pair.held : pair.held + n]}
+    for name, places in parts.items():
+        if len(places) < (n if name == "learnt" else pair.held):
+            raise SystemExit(f"{pair.target} has {len(order)} images, too few for {n} and {pair.held} held out.")
+        (folder / name).mkdir(exist_ok=True)
+        for place in places:
+            with source.open(int(place)) as image:
+                (folder / name / f"{place}.png").write_bytes(image.read())
+    return folder / "learnt", folder / "held"
+
+
+def drawn(given: str) -> str:
+    """Return data that may be a folder of MNIST's four files as one of images, made once; other data as it is."""
+    from digits import FILES, idx
+
+    folder = Path(given)
+    if not any((folder / f"{FILES[0]}{end}").exists() for end in ("", ".gz")):
+        return given
+    images = zoo_home() / "challenges" / "transfer" / f"images-{key(str(folder.resolve()))}"
+    if not images.exists():
+        replaced(images, lambda draft: write(idx(folder, FILES[0]), draft))
+    return str(images)
+
+
+def write(images: torch.Tensor, folder: Path) -> None:
+    """Write grey images uint8 [N, H, W] as files."""
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    for number, pixels in enumerate(images.numpy()):
+        Image.fromarray(pixels).save(folder / f"{number:06}.png")
+
+
+def trained(pair: str, source: str) -> Path:
+    """Return the model that was trained on a pair's source, training it first or going on with that."""
+    out = zoo_home() / "challenges" / "transfer" / f"parent-{pair}"
+    if not (out / "model").exists():
+        torch.manual_seed(0)
+        zoo.train(zoo.create("dcgan", **PARENT), drawn(source), kimg=PARENT_KIMG, out=out, resume=True)
+    return out / "model"
+
+
+def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw KID and recall of each method, a row for each parent and number of images; a dot is a seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    groups = list(dict.fromkeys(run["arm"].partition(":")[0] for run in runs))
+    figure, axes = pyplot.subplots(len(groups), 2, figsize=(11, 1 + 3.2 * len(groups)), squeeze=False)
+    for row, group in zip(axes, groups):
+        mine = [run for run in runs if run["arm"].startswith(f"{group}: ")]
+        names = list(dict.fromkeys(run["arm"].partition(": ")[2] for run in mine))
+        for axis, column in zip(row, ("kid", "recall")):
+            for run in mine:
+                place = names.index(run["arm"].partition(": ")[2])
+                axis.plot(run["results"][column], place, "o", color="tab:blue", alpha=0.7)
+            axis.set_yticks(range(len(names)), names if column == "kid" else [])
+            axis.invert_yaxis()
+            axis.set(xlabel=column, title=group if column == "kid" else "")
+            axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def pair_of(text: str) -> tuple[str, Pair]:
+    """Return a pair that is written NAME=SOURCE,TARGET."""
+    name, equals, rest = text.partition("=")
+    source, comma, target = rest.partition(",")
+    if not (name and equals and source and comma and target):
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=SOURCE,TARGET, such as digits=data/fashion,data/mnist")
+    return name, Pair(("dcgan",), target, (50, 100, 500), 1000, source)
+
+
+def main() -> None:
+    """Measure what is not known yet."""
+    options = parser(__doc__)
+    options.add_argument("--pair", type=pair_of, action="append", default=[], metavar="NAME=SOURCE,TARGET",
+                         help="a second pair: what a parent is trained on, and what it is fine-tuned on")  # fmt: skip
+    options.add_argument("--kimg", type=float, default=KIMG, help="thousand images that each arm is shown")
+    chosen = options.parse_args()
+    pairs = {"smileys": SMILEYS, **dict(chosen.pair)}
+    quick = {"kimg": 0.13, "samples": 64}
+    carry_out(
+        Challenge("transfer", arms(pairs, chosen.kimg), Transfer(pairs).measure, ("kid", "recall", "precision"), 3,
+                  quick, plot), chosen
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
