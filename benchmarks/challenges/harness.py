@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ class Challenge:
         name: of the results, NAME.json and NAME.png.
         arms: name -> settings, of types that JSON has.
         measure: (settings, seed, folder) -> results, numbers or other plain types; None where there is none. What it
-            leaves in the folder is there when it is called again after a kill, and gone once the results are kept.
+            leaves in the folder (its name is ARM-SEED) is there when it is called again after a kill, and gone once the
+            results are kept. Numbers that are not finite are kept as None.
         columns: the results that are numbers and shown in the table.
         seeds: how many, from 0, unless `--seeds` says otherwise.
         quick: settings that replace an arm's with `--quick`, for a run of seconds.
@@ -154,7 +156,16 @@ def _measured(challenge: Challenge, name: str, seed: int, settings: Settings, fo
     results = dict(challenge.measure(settings, seed, folder))
     seconds = round(time.monotonic() - begun, 1)
     return {"arm": name, "seed": seed, "settings": dict(settings), "seconds": seconds, "load": os.getloadavg()[0],
-            "results": results}  # fmt: skip
+            "results": _finite(results)}  # fmt: skip
+
+
+def _finite(value: Any) -> Any:
+    """Return the same of plain types, with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _keep(path: Path, run: dict[str, Any], before: dict[str, Any], columns: tuple[str, ...]) -> None:
@@ -164,7 +175,14 @@ def _keep(path: Path, run: dict[str, Any], before: dict[str, Any], columns: tupl
         runs = [*others, run]
         whole = document(before, runs, summary(runs, columns))
         runs[-1] = {**run, "commit": whole["commit"]}
-        place((json.dumps(whole, indent=1, allow_nan=False) + "\n").encode(), path)
+        place(_written(whole).encode(), path)
+
+
+def _written(whole: Mapping[str, Any]) -> str:
+    """Return a document with each of its runs on a line: they are many, and long."""
+    head = json.dumps({**whole, "runs": []}, indent=1, allow_nan=False)
+    lines = ",\n  ".join(json.dumps(run, allow_nan=False) for run in whole["runs"])
+    return head.replace('"runs": []', f'"runs": [\n  {lines}\n ]', 1) + "\n"
 
 
 @contextmanager
