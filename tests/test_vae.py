@@ -49,7 +49,8 @@ def turn(model: VAE, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str
     terms.total().backward()
     optimizer.step()
     phase.after(model, terms.watch)
-    return {name: value.item() for name, value in (*terms.minimise.items(), *terms.watch.items())}
+    values = {**terms.minimise, **terms.watch}
+    return {name: value.item() for name, value in values.items() if value.ndim == 0}
 
 
 def test_the_phase_moves_every_weight_of_every_network(small):

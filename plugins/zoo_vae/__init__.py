@@ -17,6 +17,12 @@ def zoo_formats() -> dict[str, str]:
 
 
 @hookimpl
+def zoo_additions() -> dict[str, str]:
+    """Return what judges an autoencoder's images besides their error."""
+    return {"patch_critic": "zoo_vae.additions:PATCH_CRITIC", "perceptual": "zoo_vae.additions:PERCEPTUAL"}
+
+
+@hookimpl
 def zoo_architectures() -> list[Architecture]:
     """Return the one architecture of this plugin."""
     emoji32 = Weights(

@@ -12,6 +12,8 @@ from zoo.noise import Noise
 from zoo.recipe import Batch, Phase, Recipe, Terms
 from zoo_vae.kl_config import KLConfig
 from zoo_vae.kl_networks import Decoder, Encoder, posterior
+from zoo_vae.loss import AutoencoderLoss, Reconstruction, let_go
+from zoo_vae.objectives import active, informative, normal_divergence
 from zoo_vae.spatial import checked_images, checked_latents, in_parts
 
 
@@ -97,13 +99,19 @@ class AutoencoderKL(Model):
                 head.reset_parameters()
             self.adapted |= dict.fromkeys(heads, "re-initialised")
 
+    def finish(self) -> None:
+        """Let a critic go that judged the training: it is no part of an autoencoder."""
+        let_go(self)
+
     def recipe(self) -> Recipe:
         """Return one phase that moves encoder and decoder together.
 
-        The published models were trained with a perceptual error and a discriminator besides, which give sharp detail.
+        The published models were trained with a perceptual error and a discriminator besides, which give sharp detail:
+        the additions `perceptual` and `patch_critic`.
         """
         networks = ("encoder", "decoder")
-        phase = Phase("autoencoder", networks, reconstruct, settings={"kl_weight": self.config.kl_weight})
+        settings = {"kl_weight": self.config.kl_weight}
+        phase = Phase("autoencoder", networks, AutoencoderLoss(reconstruct), settings=settings)
         return Recipe(phases=(phase,), averaged=networks, batch=16, lr=1e-4, betas=(0.5, 0.9), clip_norm=1.0)
 
     def _show(self, latents: Tensor) -> Tensor:
@@ -118,20 +126,30 @@ class AutoencoderKL(Model):
         return mean + config.shift_factor, config.scaling_factor / std
 
 
-def reconstruct(model: Model, batch: Batch) -> Terms:
+def reconstruct(model: Model, batch: Batch) -> Reconstruction:
     """Return the absolute error and the weighted divergence from a standard normal, per number of the image.
 
     Both are sums over an image in Rombach et al., appendix G; here both are divided by how many numbers it has.
+    Watched besides, as of `zoo_vae.bounds.told`: the divergence of each latent number [latent_channels, h, w], and how
+    many of them are active and informative.
     """
     assert isinstance(model, AutoencoderKL)
     mean, log_variance = posterior(model.encoder(batch.images))
     noise = batch.noise.normal(len(batch), *mean.shape[1:])
-    difference = model.decoder(mean + (0.5 * log_variance).exp() * noise).float() - batch.images
+    images = model.decoder(mean + (0.5 * log_variance).exp() * noise).float()
+    difference = images - batch.images
     error = difference.abs().mean()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum((1, 2, 3)).mean()
     minimise = {
         "reconstruction": error,
         "divergence": model.config.kl_weight * divergence / difference[0].numel(),
     }
-    watch = {"kl": divergence.detach(), "mse": difference.detach().square().mean()}
-    return Terms(minimise, watch)
+    each = normal_divergence(mean, 0.5 * log_variance).mean(0)
+    watch = {
+        "kl": divergence,
+        "kl_each": each,
+        "active": active(mean),
+        "informative": informative(each),
+        "mse": difference.square().mean(),
+    }
+    return Reconstruction(images, Terms(minimise, {name: value.detach() for name, value in watch.items()}), 1.0)

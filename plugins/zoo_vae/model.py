@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import log, log2, pi
+from math import log2
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -13,13 +13,15 @@ from torch import Tensor
 from zoo.errors import ConfigError
 from zoo.model import Gaussian, Model, ModelConfig
 from zoo.noise import Noise
-from zoo.recipe import Batch, Phase, Recipe, Terms
+from zoo.recipe import Phase, Recipe
+from zoo_vae.bounds import evidence, importance_weighted
+from zoo_vae.loss import AutoencoderLoss, let_go
 from zoo_vae.networks import BOTTOM, Decoder, Encoder
+from zoo_vae.objectives import log_normal
 from zoo_vae.prior import Flow
 
 SMALLEST_SCALE = 1e-5      # of the likelihood, below which 8-bit images hold nothing
 MEMORY = 0.95              # of the running average of the likelihood's scale
-ACTIVE = 0.01              # variance of a latent's posterior mean above which it counts as used
 
 
 class VAEConfig(ModelConfig):
@@ -35,7 +37,10 @@ class VAEConfig(ModelConfig):
     prior_steps: int = Field(8, ge=1, le=64, description="couplings of the flow")
     beta: float = Field(1.0, ge=0, le=1000, description="weight of the divergence: 1 is the evidence lower bound")
     free_bits: float = Field(0.02, ge=0, le=10, description="nats of each latent dimension that cost nothing")
-    warmup: float = Field(0.1, ge=0, le=1, description="share of the training in which the divergence's weight rises")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of each cycle in which the divergence's weight rises")
+    cycles: int = Field(1, ge=1, le=1000, description="times that the divergence's weight rises anew")
+    samples: int = Field(1, ge=1, le=1000, description="latents of each image; above 1: the importance-weighted bound")
+    scale: float | None = Field(None, gt=0, le=1000, description="of the likelihood; None: always the best one")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -43,6 +48,8 @@ class VAEConfig(ModelConfig):
             raise ValueError(f"resolution {self.resolution}: the VAE takes powers of two from {2 * BOTTOM}")
         if self.prior == "flow" and self.latent < 2:
             raise ValueError("latent 1: a flow needs at least 2 numbers; choose prior='normal'")
+        if self.samples > 1 and self.free_bits:
+            raise ValueError(f"samples {self.samples}: the importance-weighted bound has no free bits; set free_bits=0")
         return self
 
     @property
@@ -123,10 +130,28 @@ class VAE(Model):
         images: Tensor = self.averaged("decoder")(latents.to(self.device, torch.float32), rows)
         return images.float().clamp(-1, 1) if clamp else images.float()
 
+    @property
+    def scale(self) -> Tensor:
+        """The likelihood's scale, a scalar: the mean absolute deviation (Laplace) or the variance of a number."""
+        best = self.decoder.get_buffer("scale")
+        return best if self.config.scale is None else torch.full_like(best, self.config.scale)
+
+    def log_prior(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """Return log p(latents | labels) in nats [N] for latents [N, latent]."""
+        if self.config.prior == "normal":
+            return log_normal(latents)
+        density: Tensor = self.prior.log_density(latents, labels)
+        return density
+
+    def finish(self) -> None:
+        """Let a critic go that judged the training: it is no part of an autoencoder."""
+        let_go(self)
+
     def recipe(self) -> Recipe:
         """Return one phase that moves all networks together."""
-        networks = tuple(self.networks())
-        phase = Phase("autoencoder", networks, negative_elbo, after=follow_scale)
+        networks = ("encoder", "decoder", "prior") if self.config.prior == "flow" else ("encoder", "decoder")
+        loss = AutoencoderLoss(evidence if self.config.samples == 1 else importance_weighted)
+        phase = Phase("autoencoder", networks, loss, after=follow_scale if self.config.scale is None else None)
         return Recipe(
             phases=(phase,),
             averaged=networks,
@@ -137,49 +162,6 @@ class VAE(Model):
             final_rate=0.05,
             clip_norm=1.0,
         )
-
-
-def negative_elbo(model: Model, batch: Batch) -> Terms:
-    """Return minus the evidence lower bound in nats per number of the image, as reconstruction and divergence.
-
-    Free bits: each latent dimension pays for its divergence, averaged over the batch, only above a floor (Kingma et
-    al., 2016, arXiv:1606.04934, eq. 15); with a learned prior the floor holds for the sum.
-    """
-    assert isinstance(model, VAE)
-    config = model.config
-    mean, log_std = model.encoder(batch.images)
-    noise = batch.noise.normal(len(batch), model.latent_size)
-    latents = mean + log_std.exp() * noise
-    images = model.decoder(latents, batch.labels).float()
-    difference = images - batch.images
-    error = (difference.square() if config.likelihood == "gaussian" else difference.abs()).mean()
-    if config.prior == "flow":
-        posterior = -0.5 * (noise.square() + log(2 * pi)).sum(1) - log_std.sum(1)
-        divergence = (posterior - model.prior.log_density(latents, batch.labels)).mean()
-        paid = divergence.clamp_min(config.free_bits * model.latent_size)
-    else:
-        each = (0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std).mean(0)
-        divergence, paid = each.sum(), each.clamp_min(config.free_bits).sum()
-    weight = config.beta * (min(1.0, batch.progress / config.warmup) if config.warmup else 1.0)
-    scale = model.decoder.get_buffer("scale")
-    minimise = {
-        "reconstruction": _surprise(error, scale, config.likelihood),
-        "divergence": weight * paid / difference[0].numel(),
-    }
-    watch = {
-        "kl": divergence,
-        "active": (mean.var(0, correction=0) > ACTIVE).float().sum(),
-        "error": error,
-        "mse": difference.square().mean(),
-    }
-    return Terms(minimise, {name: value.detach() for name, value in watch.items()})
-
-
-def _surprise(error: Tensor, scale: Tensor, kind: str) -> Tensor:
-    """Return minus the log-likelihood per number, given the mean squared or absolute error and the scale."""
-    if kind == "gaussian":                                     # scale is the variance
-        return 0.5 * (error / scale + scale.log() + log(2 * pi))
-    return error / scale + scale.log() + log(2)                # scale is the mean absolute deviation
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor
 from zoo.model import Gaussian, Model, ModelConfig
 from zoo.noise import Noise
 from zoo.recipe import Batch, Phase, Recipe, Terms
+from zoo_vae.loss import AutoencoderLoss, Reconstruction, let_go
 from zoo_vae.spatial import checked_images, checked_latents, in_parts
 from zoo_vae.tiny_networks import Decoder, Encoder
 
@@ -123,21 +124,28 @@ class TinyAutoencoder(Model):
         checked_latents(scaled, self.config.latent_channels)
         return (scaled - self.config.latent_shift) * (2 * self.config.latent_magnitude)
 
+    def finish(self) -> None:
+        """Let a critic go that judged the training: it is no part of an autoencoder."""
+        let_go(self)
+
     def recipe(self) -> Recipe:
         """Return one phase that moves encoder and decoder together.
 
         TAESD itself learned from another autoencoder's latents, and with a discriminator; this trains one on its own.
+        The additions `perceptual` and `patch_critic` give it judges.
         """
         networks = ("encoder", "decoder")
-        phase = Phase("autoencoder", networks, reconstruct)
+        phase = Phase("autoencoder", networks, AutoencoderLoss(reconstruct))
         return Recipe(phases=(phase,), averaged=networks, batch=16, lr=5e-4, betas=(0.9, 0.99), clip_norm=1.0)
 
     def _show(self, latents: Tensor) -> Tensor:
         return in_parts(self.averaged("decoder"), latents, latents[0, 0].numel() * self.config.factor**2)
 
 
-def reconstruct(model: Model, batch: Batch) -> Terms:
+def reconstruct(model: Model, batch: Batch) -> Reconstruction:
     """Return the absolute error of the images."""
     assert isinstance(model, TinyAutoencoder)
-    difference = model.decoder(model.encoder(batch.images)).float() - batch.images
-    return Terms({"reconstruction": difference.abs().mean()}, {"mse": difference.detach().square().mean()})
+    images = model.decoder(model.encoder(batch.images)).float()
+    difference = images - batch.images
+    terms = Terms({"reconstruction": difference.abs().mean()}, {"mse": difference.detach().square().mean()})
+    return Reconstruction(images, terms, 1.0)
