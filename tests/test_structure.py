@@ -19,10 +19,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "versions", "markdown", "memory", "licences", "home", "values", "schedules", "steering"),      # words
     ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "repositories", "snapshots",
      "launch", "formats"),
-    ("recipe", "losses", "discovery", "backbones", "judged", "substitution"),                   # training as data
+    ("recipe", "losses", "discovery", "backbones", "judged", "substitution", "stages"),         # training as data
     ("regularisers", "consistency", "diversity", "instance_noise", "additions.contract"),       # what a turn may have
     ("model", "critics", "adversarial", "projected", "registry", "data", "hub", "parts", "spectral", "unrolled",
-     "packing", "patches", "perceptual", "lowrank", "deception"),
+     "packing", "patches", "perceptual", "lowrank", "deception", "growing"),
     ("additions",),                                                          # the same by name
     ("cards", "weights", "deltas"),
     ("conversion",),                                                         # foreign checkpoints
@@ -58,7 +58,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 CONTRACT = (
     "additions.contract", "adversarial", "consistency", "diversity", "errors", "formats.contract",
     "formats.studiogan", "instance_noise", "judged", "losses", "model", "noise", "packing", "parts", "patches", "penalties",
-    "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "substitution", "unrolled",
+    "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "stages", "substitution", "unrolled",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from inspect import Parameter, signature
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -14,6 +14,10 @@ from zoo.errors import ConfigError, Unsupported, suggest
 from zoo.memory import installed
 from zoo.noise import Noise, key
 from zoo.recipe import Recipe
+from zoo.stages import Growth, enter, resolutions_of
+
+if TYPE_CHECKING:
+    from zoo.lowrank import Delta
 
 WIDEST = 1000.0      # psi, either way: beyond, networks overflow
 # Images generated at once by `Model.sample`, up to 256x256 pixels; fewer of larger ones, so that their features fit in
@@ -60,6 +64,8 @@ class Model(nn.Module):
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
+    scales: ClassVar[tuple[str, ...]] = ()      # shell patterns of parameters that scale and shift the generator's
+    #                                             features, besides those of torch's norms
     latent_size: int                       # numbers in one latent vector
 
     def __init__(self, config: ModelConfig):
@@ -71,7 +77,9 @@ class Model(nn.Module):
         self.adapted: dict[str, str] = {}  # tensor name -> copied, grown or re-initialised, after adapt=True
         self.absent: tuple[str, ...] = ()  # networks that the weights came without, such as a discriminator
         self.fresh: tuple[str, ...] = ()   # networks that know nothing yet, beside trained ones
+        self.growth: Growth | None = None       # when its networks enter which stage of a training: `zoo.growing`
         self.critic: BaseModel | None = None    # what stands in for the architecture's discriminator: `zoo.projected`
+        self.delta: Delta | None = None         # what a low-rank fine-tune changed: `zoo.lowrank`
 
     # What an architecture defines.
 
@@ -91,7 +99,9 @@ class Model(nn.Module):
         return noise.normal(n, self.latent_size) * psi
 
     def advance(self, progress: float) -> None:
-        """Hear how much of the training is done (0 to 1); an architecture that grows in stages acts on it."""
+        """Hear how much of the training is done (0 to 1): networks that are trained in stages enter the one due."""
+        if self.growth is not None:
+            enter(self, self.growth.at(resolutions_of(self.get_submodule("generator")), progress))
 
     def refit(self) -> None:
         """Hear that weights were fitted to another configuration: `adapted` says how each tensor fared.
@@ -101,6 +111,8 @@ class Model(nn.Module):
 
     def finish(self) -> None:
         """Hear that training is over, before the weights are saved: the time to settle statistics."""
+        enter(self, None)
+        self.growth = None
 
     # What callers use.
 

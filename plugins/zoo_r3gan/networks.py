@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
 
+from zoo.stages import Stage as TrainingStage
+from zoo.stages import amount, beyond
 from zoo_r3gan.config import R3GANConfig
 
 SLOPE = 0.2                                 # of leaky ReLU
@@ -62,10 +64,10 @@ class Block(nn.Module):
         self.mix = scaled(nn.Conv2d(inside, inside, 3, padding=1, groups=groups), gain)
         self.narrow = scaled(nn.Conv2d(inside, channels, 1, bias=False), 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, alpha: Tensor | None = None) -> Tensor:
         y = leaky_relu(self.widen(x), SLOPE)
-        y = leaky_relu(self.mix(y), SLOPE)
-        out: Tensor = x + self.narrow(y)
+        y = self.narrow(leaky_relu(self.mix(y), SLOPE))
+        out: Tensor = x + (y if alpha is None else y * alpha)
         return out
 
 
@@ -79,7 +81,14 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*(Block(channels, config.expansion, groups, depth) for _ in range(config.blocks)))
         a, b = (smaller, channels) if up else (channels, smaller)
         self.fit = nn.Identity() if a == b else scaled(nn.Conv2d(a, b, 1, bias=False))
-        self.smallest = resolution == 4
+        self.resolution, self.smallest = resolution, resolution == 4
+
+    def refine(self, x: Tensor, stage: TrainingStage | None) -> Tensor:
+        """Apply the blocks, as far as they have a part in a training's stage."""
+        if not beyond(stage, self.resolution):
+            for block in self.blocks:
+                x = block(x, amount(stage, self.resolution))
+        return x
 
 
 class Up(Stage):
@@ -88,9 +97,8 @@ class Up(Stage):
     def __init__(self, config: R3GANConfig, resolution: int):
         super().__init__(config, resolution, up=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.blocks(x if self.smallest else upsample(self.fit(x)))
-        return out
+    def forward(self, x: Tensor, stage: TrainingStage | None = None) -> Tensor:
+        return self.refine(x if self.smallest else upsample(self.fit(x)), stage)
 
 
 class Down(Stage):
@@ -99,9 +107,10 @@ class Down(Stage):
     def __init__(self, config: R3GANConfig, resolution: int):
         super().__init__(config, resolution, up=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.blocks(x)
-        return out if self.smallest else self.fit(downsample(out))
+    def forward(self, x: Tensor, stage: TrainingStage | None = None) -> Tensor:
+        x = self.refine(x, stage)
+        out: Tensor = x if self.smallest else self.fit(downsample(x))
+        return out
 
 
 class Generator(nn.Module):
@@ -116,15 +125,21 @@ class Generator(nn.Module):
         self.basis = nn.Parameter(torch.randn(channels, 4, 4))      # z weighs these 4x4 pictures
         self.stages = nn.ModuleDict({str(resolution): Up(config, resolution) for resolution in config.stages})
         self.to_image = scaled(nn.Conv2d(config.channels_at(config.resolution), config.channels, 1, bias=False))
+        self.resolutions = config.stages
+        self.stage: TrainingStage | None = None      # of a training that grows it
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if labels is not None:
             z = torch.cat([z, self.embedding(labels)], dim=1)
         x = self.head(z)[:, :, None, None] * self.basis
         for stage in self.stages.values():
-            x = stage(x)
+            x = stage(x, self.stage)
         images: Tensor = self.to_image(x)
         return images
+
+    def enlarge(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, 2H, 2W], as its stages double what they are given."""
+        return upsample(images)
 
 
 class Discriminator(nn.Module):
@@ -143,10 +158,12 @@ class Discriminator(nn.Module):
         self.head = scaled(nn.Linear(channels, channels if classes else 1, bias=False))
         if classes:
             self.embedding = scaled(nn.Linear(classes, channels, bias=False), 1 / sqrt(channels))
+        self.resolutions = config.stages
+        self.stage: TrainingStage | None = None      # of a training that grows it
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.from_image(images)
         for stage in self.stages.values():
-            x = stage(x)
+            x = stage(x, self.stage)
         logits: Tensor = self.head(self.basis(x).flatten(1))
         return logits if labels is None else (logits * self.embedding(labels)).sum(1, keepdim=True)

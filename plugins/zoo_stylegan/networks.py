@@ -10,10 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from zoo.noise import Noise
+from zoo.stages import Stage, amount, beyond
 from zoo_stylegan.config import DiscriminatorConfig, StyleGANConfig
 from zoo_stylegan.layers import Conv, Dense, ModulatedConv, activate, downsample, minibatch_stddev, upsample, wide
 
 HALF = sqrt(0.5)      # each branch of a residual sum, so that the sum keeps unit variance
+
+
+def residual(shortcut: Tensor, branch: Tensor, alpha: Tensor | None) -> Tensor:
+    """Return the sum of two branches of half the variance, of the second only a share, with the variance of one."""
+    if alpha is None:
+        return shortcut + branch
+    return (shortcut + branch * alpha) * (2 / (1 + alpha.square())).sqrt()
 
 
 def unit(x: Tensor) -> Tensor:
@@ -100,27 +108,32 @@ class SynthesisBlock(nn.Module):
                 self.skip = Conv(below, width, 1, bias=False, active=False, up=True, taps=config.resample_filter)
         self.conv1 = SynthesisLayer(width, width, config, resolution)
         self.to_image = ToImage(width, config) if last or self.kind == "skip" else None
-        self.first, self.taps = first, config.resample_filter
+        self.resolution, self.taps = resolution, config.resample_filter
         self.styles = 1 if first else 2      # how many w this block's convolutions take
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, w: Tensor, noise: list[Tensor | None]
+        self, x: Tensor | None, image: Tensor | None, w: Tensor, noise: list[Tensor | None], stage: Stage | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Take features, image so far, w [N, styles + 1, w] and a noise plane a layer; return features and image."""
+        alpha, idle = amount(stage, self.resolution), beyond(stage, self.resolution)
         if x is None:
             x = self.const.expand(len(w), -1, -1, -1)
             x = self.conv1(x, w[:, 0], noise[0])
+        elif self.kind == "resnet" and idle:
+            x = self.skip(x)
         elif self.kind == "resnet":
             y = self.skip(x, gain=HALF)
             x = self.conv0(x, w[:, 0], noise[0])
-            x = y + self.conv1(x, w[:, 1], noise[1], gain=HALF)
-        else:
+            x = residual(y, self.conv1(x, w[:, 1], noise[1], gain=HALF), alpha)
+        elif not idle:
             x = self.conv0(x, w[:, 0], noise[0])
             x = self.conv1(x, w[:, 1], noise[1])
         if image is not None:
             image = upsample(image, self.taps)
-        if self.to_image is not None:
+        if self.to_image is not None and (image is None or not idle):
             drawn = wide(self.to_image(x, w[:, self.styles]))
+            if image is not None and alpha is not None:
+                drawn = drawn * alpha
             image = drawn if image is None else image + drawn
         return x, image
 
@@ -143,6 +156,9 @@ class Generator(nn.Module):
         resolutions = [4 << i for i in range(int(log2(config.resolution)) - 1)]
         self.blocks = nn.ModuleDict({f"{size}x{size}": SynthesisBlock(size, config) for size in resolutions})
         self.styles = 2 * len(resolutions)      # one w for each convolution and one for the last to_image
+        self.resolutions = () if config.synthesis_architecture == "orig" else tuple(resolutions)
+        self.stage: Stage | None = None         # of a training that grows it
+        self.taps = config.resample_filter
 
     def forward(self, z: Tensor, labels: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         return self.synthesis(self.broadcast(self.mapping(z, labels)), self.random_noise(len(z), noise))
@@ -159,10 +175,14 @@ class Generator(nn.Module):
         for module in self.blocks.values():
             block = cast("SynthesisBlock", module)
             count = block.styles
-            x, image = block(x, image, w[:, at : at + count + 1], noise[at : at + count])
+            x, image = block(x, image, w[:, at : at + count + 1], noise[at : at + count], self.stage)
             at += count
         assert image is not None
         return image
+
+    def enlarge(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, 2H, 2W], as the synthesis doubles what it has drawn so far."""
+        return upsample(images, self.taps)
 
     def layers(self) -> list[SynthesisLayer]:
         return [module for module in self.modules() if isinstance(module, SynthesisLayer)]
@@ -189,16 +209,21 @@ class DiscriminatorBlock(nn.Module):
         self.conv0 = Conv(a, a, 3, clamp=clamp)
         self.conv1 = Conv(a, b, 3, down=True, clamp=clamp, taps=taps)
         self.skip = Conv(a, b, 1, bias=False, active=False, down=True, taps=taps) if kind == "resnet" else None
+        self.resolution = resolution
 
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        """Take features and, for "skip", the image at their resolution."""
+    def forward(self, x: Tensor | None, image: Tensor, stage: Stage | None = None) -> Tensor | None:
+        """Take features and, for "skip", the image at their resolution; without features the image is all there is."""
+        alpha, idle = amount(stage, self.resolution), beyond(stage, self.resolution)
+        if self.skip is not None and x is not None:
+            if idle:
+                return cast("Tensor", self.skip(x))
+            return residual(self.skip(x, gain=HALF), self.conv1(self.conv0(x), gain=HALF), alpha)
+        if idle:
+            return None
         if self.from_image is not None:
-            x = x + self.from_image(image)
-        if self.skip is None:
-            out: Tensor = self.conv1(self.conv0(x))
-        else:
-            out = self.skip(x, gain=HALF) + self.conv1(self.conv0(x), gain=HALF)
-        return out
+            x = self.from_image(image) if x is None else x + self.from_image(image)
+        out: Tensor = self.conv1(self.conv0(x))
+        return out if alpha is None else out * alpha
 
 
 class Discriminator(nn.Module):
@@ -212,7 +237,10 @@ class Discriminator(nn.Module):
         self.from_image = Conv(config.channels, highest, 1, clamp=clamp)
         resolutions = [config.resolution >> i for i in range(int(log2(config.resolution)) - 2)]
         self.blocks = nn.ModuleDict({f"{size}x{size}": DiscriminatorBlock(size, config) for size in resolutions})
-        skips = config.discriminator_architecture == "skip"
+        kind = config.discriminator_architecture
+        skips = kind == "skip"
+        self.resolutions = () if kind == "orig" else (4, *resolutions[::-1])
+        self.stage: Stage | None = None      # of a training that grows it
         self.from_image_4x4 = Conv(config.channels, width, 1) if skips else None      # never clamped upstream
         self.group, self.extra = config.stddev_group, config.stddev_channels
         self.conv = Conv(width + self.extra, width, 3, clamp=clamp)
@@ -222,13 +250,13 @@ class Discriminator(nn.Module):
         self.mapping = label_mapping(config) if config.num_classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        x = self.from_image(images)
+        x: Tensor = self.from_image(images)
         for block in self.blocks.values():
-            x = block(x, images)
+            x = block(x, images, self.stage)
             if self.from_image_4x4 is not None:
                 images = downsample(images, self.taps)
         if self.from_image_4x4 is not None:
-            x = x + self.from_image_4x4(images)
+            x = self.from_image_4x4(images) if x is None else x + self.from_image_4x4(images)
         if self.extra:
             x = minibatch_stddev(x, self.group, self.extra)
         x = self.head(self.dense(self.conv(x).flatten(1)))
