@@ -27,7 +27,7 @@ from zoo.noise import key
 from zoo.storage import replaced
 from zoo.transfer import AUGMENT
 
-METHODS = ("scratch", "full", "freeze_d", "freeze_g", "scale_shift", "l2_sp", "ewc", "cdc", "lora")
+METHODS = ("parent", "scratch", "full", "freeze_d", "freeze_g", "scale_shift", "l2_sp", "ewc", "cdc", "lora")
 # What a fresh critic needs, as most published generators come without theirs.
 FRESH = {
     "fresh": {},
@@ -70,6 +70,7 @@ def arms(pairs: Mapping[str, Pair], kimg: float) -> dict[str, dict[str, Any]]:
                     found[f"{place} {method}"] = {**settings, "method": method}
                 for name, more in FRESH.items():
                     found[f"{place} {name}"] = {**settings, "method": "full", "fresh": True, **more}
+                found[f"{place} full, R1"] = {**settings, "method": "full", "add": ["r1:gamma=10"]}
     return found
 
 
@@ -88,17 +89,19 @@ class Transfer:
         shutil.rmtree(out, ignore_errors=True)
         parent = arm["parent"] if not pair.source else f"dir:{trained(arm['pair'], pair.source)}"
         model = zoo.load(parent)
+        reason = ""
         if arm["method"] == "scratch":
             model = zoo.create(model.architecture, **model.config.model_dump())
             settings = {"augment": AUGMENT, "ema_kimg": min(model.recipe().ema_kimg, arm["kimg"] / 10)}
-            run = zoo.train(model, learnt, out=out, settings=settings, **options)
-        else:
+            model = zoo.train(model, learnt, out=out, settings=settings, **options).model
+        elif arm["method"] != "parent":      # which is judged as it is
             if arm.get("fresh"):
                 model.without(("discriminator",))
             run = zoo.finetune(model, learnt, out=out, method=arm["method"], **options)
-        found = zoo.evaluate(run.model, held, metrics=("kid", "precision_recall"), samples=arm["samples"],
+            model, reason = run.model, run.settings["method_reason"]
+        found = zoo.evaluate(model, held, metrics=("kid", "precision_recall"), samples=arm["samples"],
                              features=offline_features(), force=True)  # fmt: skip
-        return {**found.values, "features": offline_features(), "reason": run.settings.get("method_reason", "")}
+        return {**found.values, "features": offline_features(), "reason": reason}
 
 
 def split(pair: Pair, n: int, seed: int, folder: Path) -> tuple[Path, Path]:

@@ -13,6 +13,7 @@ from zoo.cli.options import (
     Compile,
     Critic,
     Every,
+    HoldOut,
     Keep,
     Kimg,
     OnCollapse,
@@ -41,13 +42,20 @@ def finetune(
     data: Data,
     out: Out,
     kimg: Kimg,
-    method: Annotated[str, typer.Option(help="Transfer method; auto goes by how often an image is shown.")] = "auto",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:OPTION=VALUE,...]",
+            help="Transfer method, such as freeze_d or l2_sp:weight=0.1; auto goes by the images and the weights.",
+        ),
+    ] = "auto",
     batch: Batch = None,
     resume: Resume = False,
     every: Every = 50.0,
     keep: Keep = 2,
     patience: Patience = 5,
     on_collapse: OnCollapse = "warn",
+    hold_out: HoldOut = None,
     track: Track = None,
     critic: Critic = None,
     settings: Settings = None,
@@ -81,19 +89,13 @@ def finetune(
             out=out,
             resume=resume,
             checkpoint_kimg=every,
-            keep=keep,
-            patience=patience,
-            on_collapse=on_collapse,
-            track=track or (),
+            keep=keep, patience=patience, on_collapse=on_collapse, hold_out=hold_out, track=track or (),
             seed=seed,
             settings=chosen,
             add=additions,
             precision=precision,
-            accumulate=accumulate,
-            compile=compile,
-            workers=workers,
-            progress=progress,
-        )
+            accumulate=accumulate, compile=compile, workers=workers, progress=progress,
+        )  # fmt: skip
     typer.echo(f"{run.directory}/model holds the weights, {run.directory}/samples the grids.")
 
 

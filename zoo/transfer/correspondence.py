@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -84,13 +85,10 @@ def captured(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Ten
     """Yield a dictionary that holds what submodules returned last: of several tensors the first."""
     seen: dict[str, Tensor] = {}
 
-    def keeper(name: str) -> nn.Module:
-        def keep(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            seen[name] = output[0] if isinstance(output, tuple) else output
+    def keep(name: str, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        seen[name] = output[0] if isinstance(output, tuple) else output
 
-        return keep      # type: ignore[return-value]
-
-    hooks = [network.get_submodule(name).register_forward_hook(keeper(name)) for name in names]      # type: ignore[arg-type]
+    hooks = [network.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names]
     try:
         yield seen
     finally:
