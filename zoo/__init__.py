@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from zoo.doctor import Diagnosis, diagnose
     from zoo.errors import ZooError
     from zoo.evaluation import Evaluation, evaluate
+    from zoo.explanation import Explanation, explain
     from zoo.loading import create, load, save
     from zoo.model import Gaussian, Model, ModelConfig
     from zoo.plugin import Architecture, Weights, hookimpl
@@ -26,6 +27,7 @@ __all__ = [
     "Batch",
     "Diagnosis",
     "Evaluation",
+    "Explanation",
     "Gaussian",
     "Model",
     "ModelConfig",
@@ -41,6 +43,7 @@ __all__ = [
     "create",
     "diagnose",
     "evaluate",
+    "explain",
     "finetune",
     "hookimpl",
     "list_architectures",
@@ -68,6 +71,8 @@ _HOME = {
     "Run": "zoo.training",
     "evaluate": "zoo.evaluation",
     "Evaluation": "zoo.evaluation",
+    "explain": "zoo.explanation",
+    "Explanation": "zoo.explanation",
     "publish": "zoo.publishing",
     "Publication": "zoo.publishing",
     "Model": "zoo.model",

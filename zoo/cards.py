@@ -130,6 +130,7 @@ def _training(
         "processes": run.get("processes"),
         "seed": run.get("seed"),
         "values that were not finite": _faults(_mapping(given.get("faults"))),
+        "what the watchdog saw": _watchdog(_mapping(given.get("watchdog"))),
         "parent": _named(parent),
         "licence": license_,
     }
@@ -143,6 +144,18 @@ def _faults(faults: Mapping[str, Any]) -> str:
     if back:
         said.append(f"went back {'once' if back == 1 else f'{back} times'} to an earlier state")
     return ", ".join(said)
+
+
+def _watchdog(seen: Mapping[str, Any]) -> str:
+    """Return what went wrong in a training, in the watchdog's words, and what was done; nothing where nothing was."""
+    said = []
+    for name, facts in seen.items():
+        since, back = _mapping(facts).get("since"), _mapping(facts).get("rolled_back")
+        told = [f"from {since:g} kimg"] if isinstance(since, int | float) else []
+        if back and isinstance(back, int):
+            told.append(f"went back {'once' if back == 1 else f'{back} times'} to an earlier state")
+        said.append(f"{name}: {', '.join(told)}")
+    return "; ".join(said)
 
 
 def _measured(evaluation: Mapping[str, Any] | None) -> tuple[dict[str, float], Mapping[str, Any]]:

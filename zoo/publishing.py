@@ -115,7 +115,7 @@ def _of_run(run: Run) -> _Source:
         stale = run.directory / "evaluation.json"
         warnings.warn(f"{stale} is about other weights: left out of the card; evaluate the run again.", stacklevel=4)
         evaluation = None
-    return _Source(model, folder, run.settings, evaluation, run.directory)
+    return _Source(model, folder, run.facts, evaluation, run.directory)
 
 
 def _about(evaluation: Mapping[str, Any], weights: str) -> bool:

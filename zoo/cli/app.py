@@ -10,6 +10,7 @@ from zoo.cli.convert import convert
 from zoo.cli.demo import demo
 from zoo.cli.doctor import doctor
 from zoo.cli.evaluate import evaluate
+from zoo.cli.explain import explain
 from zoo.cli.finetune import finetune
 from zoo.cli.info import info
 from zoo.cli.listing import list_models
@@ -32,6 +33,7 @@ app.command("evaluate")(evaluate)
 app.command("publish")(publish)
 app.command("convert")(convert)
 app.command("doctor")(doctor)
+app.command("explain")(explain)
 app.command("recipes")(recipes)
 app.command("demo")(demo)
 app.add_typer(plugins, name="plugins")

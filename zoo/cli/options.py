@@ -35,6 +35,12 @@ OnCollapse = Annotated[
     Literal["off", "warn", "stop", "rollback"],
     typer.Option(help="When the watchdog sees a collapse: say so, stop, or go back to before it. off: no watchdog."),
 ]
+HoldOut = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0, help="Images kept out of the training, which show whether the critic learns by heart."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Add = Annotated[
     list[str] | None,

@@ -44,6 +44,7 @@ def train(
     keep: int = 2,
     patience: int = 5,
     on_collapse: OnCollapse = "warn",
+    hold_out: int | None = None,
     track: Sequence[str] = (),
     progress: Progress | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -74,6 +75,8 @@ def train(
         on_collapse: what is done when the watchdog sees the training go wrong: "warn" says so, "stop" saves and ends,
             "rollback" goes back to a checkpoint from before, with other chance and half the learning rate; "off": it
             does not look.
+        hold_out: images kept out of the training, by which the watchdog knows whether the critic learns the others by
+            heart; None: 1 % of sets of 6,400 and more, at most 256. A run that goes on keeps those that it began with.
         track: trackers of Accelerate, such as "tensorboard", that show what log.jsonl says.
         progress: called at each tick with (kimg done, kimg in all, means).
         facts: further entries for run.json, such as the parent of a fine-tune.
@@ -85,8 +88,6 @@ def train(
         Collapsed: the watchdog stopped the training; it goes on with `resume`.
         Lost: another process of the training died or hangs.
     """
-    from zoo.data import open_images
-    from zoo.model import Model
     from zoo.training import starting
     from zoo.training.engine import check_division, engine, together
     from zoo.training.loop import Trainer
@@ -94,33 +95,30 @@ def train(
     from zoo.training.settings import check_arguments
     from zoo.training.tracking import check as check_trackers
 
-    if not isinstance(model, Model):
-        raise ConfigError(f"{str(model)[:60]!r} is no model: make one with zoo.create(NAME) or zoo.load(NAME).")
+    _check_model(model)
     check_arguments(kimg=kimg, out=out, seed=seed, recipe=recipe, settings=settings, precision=precision,
                     accumulate=accumulate, compile=compile, workers=workers, tick_kimg=tick_kimg,
                     sample_kimg=sample_kimg, checkpoint_kimg=checkpoint_kimg, keep=keep, patience=patience,
-                    on_collapse=on_collapse, track=track)
+                    on_collapse=on_collapse, hold_out=hold_out, track=track)
     check_trackers(track)
     directory = Path(out)
     starting.check_free(directory, resume)
     accelerator, precision = engine(precision)
     model.complete()
     recipe = _whole(recipe, model, _with_batch(settings or {}, batch, accumulate), add)
-    images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
-    _check_labels(model, images)
+    images = _opened(data, model, workers)
     check_division(recipe.batch, len(images), accelerator.num_processes, accumulate)
-    shown, held = starting.held_out(images, directory, resume=resume, watched=on_collapse != "off")
-    schedule = Schedule(kimg, tick_kimg, sample_kimg, checkpoint_kimg, keep)
+    shown, held = starting.held_out(images, directory, resume, hold_out if on_collapse != "off" else 0)
     with together():
         trainer = Trainer(
-            model, shown, recipe, schedule, directory,
+            model, shown, recipe, Schedule(kimg, tick_kimg, sample_kimg, checkpoint_kimg, keep), directory,
             accelerator=accelerator, seed=seed, precision=precision, accumulate=accumulate, compile=compile,
             patience=patience, held=held, on_collapse=on_collapse,
         )  # fmt: skip
         if batch == "auto" and not (resume and starting.begun(directory)):      # a run that goes on keeps what it found
             trainer.fit()
         described = starting.described(model, images, recipe, kimg, seed, precision, accelerator.num_processes)
-        described |= {"compile": compile, "patience": patience, "schedule": asdict(schedule), **(facts or {})}
+        described |= {"compile": compile, "patience": patience, "schedule": asdict(trainer.schedule), **(facts or {})}
         described |= {"on_collapse": on_collapse, "held_out": 0 if held is None else len(held)}
         return _carried_out(trainer, described, resume, track, progress)
 
@@ -204,6 +202,21 @@ def _with_batch(settings: Mapping[str, object], batch: object, accumulate: int) 
     return {**settings, "batch": batch}
 
 
+def _check_model(model: object) -> None:
+    from zoo.model import Model
+
+    if not isinstance(model, Model):
+        raise ConfigError(f"{str(model)[:60]!r} is no model: make one with zoo.create(NAME) or zoo.load(NAME).")
+
+
+def _opened(data: str | Path | ImageSet, model: Model, workers: int) -> ImageSet:
+    from zoo.data import open_images
+
+    images = open_images(data, resolution=model.config.resolution, channels=model.config.channels, workers=workers)
+    _check_labels(model, images)
+    return images
+
+
 def _check_labels(model: Model, images: ImageSet) -> None:
     classes, found = model.config.num_classes, len(images.classes) if images.labels is not None else 0
     if classes and found != classes and (classes > 1 or found):
@@ -252,7 +265,7 @@ def _finish(trainer: Trainer) -> Run:
     run = Run(trainer.out)
     model = trainer.model
     model.to(memory_format=torch.contiguous_format)      # as a model that was just loaded
-    settings = {**run.settings, **({"faults": run.faults} if any(run.faults.values()) else {})}
+    settings = run.facts
     model.origin, model.fresh = lineage(settings), ()
     with Stop():      # nearly done: a signal changes nothing any more
         merge(model)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -129,7 +129,6 @@ class Trainer:
         self.model.train()
         self._stream = self._batches()
         moment = self._moment()
-        self.model.advance(1.0)      # networks that grow are largest in the end
         share = len(moment.images)
         trained = [value for player in self.turns.players.values() for value in player.parameters.values()]
         states = sum(2 * value.nbytes for value in trained)      # Adam's two moments
@@ -171,7 +170,7 @@ class Trainer:
         saves = self._due(self.schedule.checkpoint)
         if saves or self._due(self.schedule.tick):
             self._tick(progress)
-            if self.step < self.steps and self.watch.act(self):
+            if self.watch.act(self):
                 return
         if self._due(self.schedule.sample):
             self._sample(round(int(self.kimg / self.schedule.sample + 1e-9) * self.schedule.sample, 3))
@@ -190,6 +189,7 @@ class Trainer:
             return False
         if not self._due(self.schedule.checkpoint) and not self._due(self.schedule.tick):
             self._tick(progress, closing=True)
+            self.watch.act(self)
         if not self._due(self.schedule.sample):
             self._sample(self.schedule.kimg)
         elif self.accelerator.is_main_process:
@@ -347,11 +347,6 @@ class Trainer:
             with suppress(RunError):
                 self.saver.wait()
 
-    @property
-    def progress(self) -> float:
-        """Share of the training done, 0 to 1."""
-        return self.step / self.steps
-
     def _parts(self, before: int) -> int:
         """Return into how many micro-batches a step goes on: as many as before, or as are asked for if these are more.
 
@@ -376,7 +371,7 @@ class Trainer:
             f"saved at {self.saved * self.recipe.batch / 1000:g}: go on with --resume.", number,
         )  # fmt: skip
 
-    def stop_for(self, why: str) -> None:
+    def stop_for(self, why: str) -> NoReturn:
         """End the training between two steps for what the watchdog saw.
 
         Raises:

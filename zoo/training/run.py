@@ -35,8 +35,27 @@ class Run:
     def faults(self) -> dict[str, int]:
         """How many turns were left out for values that are not finite, and how often the training went back."""
         lines = self.log
-        went = sum(fault.get("action") == "rolled back" for line in lines for fault in line.get("faults", []))
+        went = sum(not fault.get("watchdog") for fault in _ways_back(lines))
         return {"skipped": sum(line.get("skipped", 0) for line in lines), "rolled_back": went}
+
+    @property
+    def watchdog(self) -> dict[str, dict[str, float]]:
+        """What the watchdog saw: name -> {"since" kimg, "rolled_back" how often}; of several times the first."""
+        lines = self.log
+        found: dict[str, dict[str, float]] = {}
+        for finding in (each for line in lines for each in line.get("findings", ())):
+            name, since = finding.get("name"), finding.get("kimg")
+            if isinstance(name, str) and isinstance(since, int | float):
+                found.setdefault(name, {"since": since, "rolled_back": 0})
+        for name in (str(fault["watchdog"]) for fault in _ways_back(lines) if fault.get("watchdog")):
+            found.setdefault(name, {"rolled_back": 0})["rolled_back"] += 1
+        return found
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says and what happened since: all that a card tells of the training."""
+        happened = {"faults": self.faults if any(self.faults.values()) else {}, "watchdog": self.watchdog}
+        return {**self.settings, **{name: value for name, value in happened.items() if value}}
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
@@ -75,9 +94,13 @@ def log_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _ways_back(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for line in lines for each in line.get("faults", []) if each.get("action") == "rolled back"]
+
+
 def _is_line(line: dict[str, Any]) -> bool:
     numbers = (line.get("step"), line.get("kimg"), line.get("skipped", 0))
-    inner = (line.get("terms"), *line.get("faults", ()))
+    inner = (line.get("terms"), *line.get("faults", ()), *line.get("findings", ()))
     return all(isinstance(each, int | float) for each in numbers) and all(isinstance(each, dict) for each in inner)
 
 

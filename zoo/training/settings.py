@@ -64,6 +64,7 @@ ARGUMENTS: dict[str, Any] = {      # of `zoo.train`, taken as they are
     "checkpoint_kimg": Annotated[float, Field(ge=0.001)],
     "keep": Annotated[int, Field(ge=1)],
     "patience": Annotated[int, Field(ge=1)],
+    "hold_out": Annotated[int, Field(ge=0)] | None,
     "on_collapse": Literal["off", "warn", "stop", "rollback"],
     "track": Sequence[str],
 }

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from accelerate.utils import gather_object
 
 from zoo.critics import described as described_critic
-from zoo.errors import RunError
+from zoo.errors import ConfigError, RunError
 from zoo.storage import place
 from zoo.training import checkpoints, ranks
 from zoo.training.run import Run
@@ -130,15 +130,26 @@ def _write(run: Mapping[str, Any], out: Path) -> None:
         raise RunError(f"{out}/run.json cannot be written ({error.strerror}): free some space first.") from error
 
 
-def held_out(images: ImageSet, out: Path, *, resume: bool, watched: bool) -> tuple[ImageSet, ImageSet | None]:
-    """Return the images to train on and those kept out of it: a run that goes on keeps out what it began with."""
+def held_out(
+    images: ImageSet, out: Path, resume: bool, count: int | None
+) -> tuple[ImageSet, ImageSet | None]:
+    """Return the images to train on and those kept out of it: a run that goes on keeps out what it began with.
+
+    Args:
+        count: to keep out of a run that begins; None: as many as can be spared.
+
+    Raises:
+        ConfigError: so many cannot be kept out.
+    """
     if resume and begun(out):
         count = Run(out).settings.get("held_out", 0)
         if not isinstance(count, int) or not 0 <= count < len(images):
             given = f"{str(count)[:60]} of {len(images)} images"
             raise RunError(f"{out}/run.json says that {given} are held out: restore it.")
-    else:
-        count = spare(images) if watched else 0
+    elif count is None:
+        count = spare(images)
+    elif count >= len(images) or (count and images.groups is not None):
+        raise ConfigError(f"hold_out={count}: {images.name} has {len(images)} images, and a stream can spare none.")
     return divided(images, count)
 
 

@@ -14,6 +14,7 @@ from zoo.training.going_back import take_up
 from zoo.training.memory import give_back, ran_out
 from zoo.watchdog.history import Finding, History
 from zoo.watchdog.look import Eye
+from zoo.watchdog.readings import Seen
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -38,29 +39,35 @@ class Watch:
         """Return what a log line tells, once enough images were shown since the last look; nothing until then."""
         if self.policy == "off" or not self.history.due(trainer.step * trainer.recipe.batch):
             return {}
-        mine = self._seen(trainer.model) if self._accelerator.is_main_process else {}
-        seen: dict[str, float] = gather_object([mine])[0]
-        self._pending = self.history.add(trainer.step, trainer.recipe.batch, trainer.progress, terms, seen, skipped)
-        for finding in self._pending:
-            say.warning("Step %d: %s.", trainer.step, finding)
+        mine = self._seen(trainer.model) if self._accelerator.is_main_process else Seen()
+        seen: Seen = gather_object([mine])[0]
+        self._pending = self.history.add(
+            trainer.step, trainer.recipe.batch, trainer.schedule.kimg * 1000, terms, seen, skipped
+        )
         findings = [finding.report() for finding in self.history.findings]
-        return {"watchdog": seen, **({"findings": findings} if findings else {})}
+        told = {name: self.history.latest[name] for name in (*seen.numbers, "drift") if name in self.history.latest}
+        return {"watchdog": told, **({"findings": findings} if findings else {})}
 
     def act(self, trainer: Trainer) -> bool:
         """Do what the policy asks for what was seen just now; return whether the training went back.
+
+        At the end of a training there is nothing to stop or to go back for: it is only said.
 
         Raises:
             Collapsed: the training stops, with its last state saved.
         """
         pending, self._pending = self._pending, []
-        if not pending or self.policy not in ("stop", "rollback"):
-            return False
-        curable = next((each for each in pending if each.curable), None)
-        if self.policy == "stop":
-            trainer.stop_for(f"Step {trainer.step}: {pending[0]}")
-        return curable is not None and self._go_back(trainer, curable)
+        acts = trainer.step < trainer.steps
+        for finding in pending:
+            if acts and self.policy == "stop":
+                trainer.stop_for(f"Step {trainer.step}: {finding}")
+            if acts and self.policy == "rollback" and finding.curable:
+                self._go_back(trainer, finding)
+                return True
+            say.warning("Step %d: %s.", trainer.step, finding)
+        return False
 
-    def _go_back(self, trainer: Trainer, finding: Finding) -> bool:
+    def _go_back(self, trainer: Trainer, finding: Finding) -> None:
         why = f"Step {trainer.step}: {finding}"
         if self.rollbacks >= WAYS_BACK:
             trainer.stop_for(f"{why}, after going back {self.rollbacks} times")
@@ -71,24 +78,22 @@ class Watch:
         found = ranks.newest(trainer.directory, self._accelerator)
         if found is None:
             trainer.stop_for(f"{why}, and no checkpoint is from before")
-            return False
         take_up(trainer, found, str(finding), watchdog=finding.name)
         self.rollbacks += 1
-        return True
 
     @property
     def spared(self) -> int | None:
         """The step up to which the newest checkpoint is kept whatever comes, to go back to; None where none is."""
         return self.history.good if self.policy == "rollback" else None
 
-    def _seen(self, model: Model) -> dict[str, float]:
+    def _seen(self, model: Model) -> Seen:
         try:
             return self._eye.look(model)
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
             give_back()
-            return {}
+            return Seen()
 
     def state(self) -> dict[str, Any]:
         """Return everything as JSON, for a checkpoint."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import dist, isfinite
 from typing import Any
 
-from zoo.watchdog.look import EVERY, SAMPLES
-from zoo.watchdog.signs import SIGNS, Reading
+from zoo.watchdog.readings import EVERY, SAMPLES, Reading, Seen
+from zoo.watchdog.signs import SIGNS
 
 KEPT = 16          # looks that are remembered
 OVER = 2           # looks in a row without a sign, after which what it told of is over
@@ -40,6 +40,7 @@ class History:
     def __init__(self) -> None:
         self.findings: list[Finding] = []
         self._looks: list[Reading] = []
+        self._middles: list[tuple[float, ...]] = []        # of the last two looks
         self._streaks: dict[str, dict[str, Any]] = {}      # sign -> {"count", "since", "kimg", "good"}
         self._clean: dict[str, int] = {}                   # sign of a finding -> looks in a row that did not see it
         self.good = 0                                      # step of the last look that saw nothing
@@ -50,18 +51,24 @@ class History:
         return images // every > (self._looks[-1]["images"] // every if self._looks else 0)
 
     def add(
-        self, step: int, batch: int, progress: float, terms: Mapping[str, float | None], seen: Mapping[str, float],
-        skipped: int,
+        self, step: int, batch: int, whole: float, terms: Mapping[str, float | None], seen: Seen, skipped: int
     ) -> list[Finding]:  # fmt: skip
-        """Take in a look; return what has lasted long enough just now to be called something."""
+        """Take in a look; return what has lasted long enough just now to be called something.
+
+        Args:
+            batch: images a step.
+            whole: images of the whole training.
+            skipped: turns left out since the last look.
+        """
         before = int(self._looks[-1]["step"]) if self._looks else 0
         reading: Reading = {
-            "step": step, "images": step * batch, "progress": progress, "skipped": skipped, **chosen(terms), **seen,
+            "step": step, "images": step * batch, "skipped": skipped,
+            **chosen(terms), **seen.numbers, **self._moved(seen.middle),
         }  # fmt: skip
         self._looks = [*self._looks[1 - KEPT :], reading]
         fresh = []
         for sign in SIGNS:
-            evidence = sign.seen(self._looks)
+            evidence = sign.seen(self._looks, whole)
             if not evidence:
                 self._streaks.pop(sign.name, None)
                 self._rest(sign.name)
@@ -82,6 +89,13 @@ class History:
             self.good = step
         return fresh
 
+    def _moved(self, middle: tuple[float, ...]) -> Reading:
+        """Return how far the samples' mean has moved since the last look, and since the one before that."""
+        last = [each for each in self._middles if len(each) == len(middle)] if middle else []
+        self._middles = [*self._middles, middle][-2:] if middle else self._middles
+        found = {"drift": dist(middle, last[-1])} if last else {}
+        return found | ({"strayed": dist(middle, last[-2])} if len(last) > 1 else {})
+
     def _rest(self, name: str) -> None:
         if name in self._clean:
             self._clean[name] += 1
@@ -89,10 +103,16 @@ class History:
                 del self._clean[name]
                 self.findings = [each for each in self.findings if each.name != name]
 
+    @property
+    def latest(self) -> Reading:
+        """The last look."""
+        return self._looks[-1] if self._looks else {}
+
     def state(self) -> dict[str, Any]:
         """Return everything as JSON."""
         return {
             "looks": self._looks,
+            "middles": self._middles,
             "streaks": self._streaks,
             "clean": self._clean,
             "good": self.good,
@@ -106,6 +126,7 @@ class History:
             LookupError, TypeError, ValueError: it is not what `state` returns.
         """
         self._looks = [{str(name): float(value) for name, value in look.items()} for look in state.get("looks", ())]
+        self._middles = [tuple(map(float, each)) for each in state.get("middles", ())]
         self._streaks = {str(name): dict(streak) for name, streak in state.get("streaks", {}).items()}
         self._clean = {str(name): int(count) for name, count in state.get("clean", {}).items()}
         self.good = int(state.get("good", 0))

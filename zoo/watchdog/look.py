@@ -14,10 +14,9 @@ from zoo.data import ImageSet, normalise
 from zoo.data.batches import Part
 from zoo.model import Model
 from zoo.noise import key
+from zoo.watchdog.readings import SAMPLES, Seen
 from zoo.watchdog.reference import LEAST, Reference, pooled
 
-SAMPLES = 256        # images drawn for each look
-EVERY = 10           # images shown between two looks, for each that is drawn: what keeps the cost low
 BANK = 1024          # real images that samples are compared with
 JUDGED = 64          # images of each kind that the critic is asked about
 DIGITS = 5           # of what is kept
@@ -35,7 +34,7 @@ class Eye:
     def __init__(self, images: ImageSet, held: ImageSet | None, seed: int, *, mirror: bool):
         self._images, self._held, self._seed, self._mirror = images, held, seed, mirror
 
-    def look(self, model: Model) -> dict[str, float]:
+    def look(self, model: Model) -> Seen:
         """Return what is seen: `Reference.compare`'s numbers and the critic's mean logits; ``broken`` where it must.
 
         ``broken`` is the share of samples with values that are not finite; where there are any, nothing else is told.
@@ -44,11 +43,14 @@ class Eye:
             features, on_fake = self._samples(model)
             broken = float((~features.isfinite().all(1)).double().mean())
             if broken:
-                return {"broken": broken}
-            found = {} if self._reference is None else self._reference.compare(features, whole=self._whole)
+                return Seen({"broken": broken})
+            known = self._reference
+            found = {} if known is None else known.compare(features, whole=self._whole)
+            middle = [] if known is None else known.middle(features).tolist()
             if on_fake:
                 found |= self._judged(model, on_fake)
-        return {name: float(f"{value:.{DIGITS}g}") for name, value in found.items() if isfinite(value)}
+        numbers = {name: _rounded(value) for name, value in found.items() if isfinite(value)}
+        return Seen(numbers, tuple(map(_rounded, middle)))
 
     def _samples(self, model: Model) -> tuple[Tensor, list[Tensor]]:
         """Return features [SAMPLES, d] of samples, and the critic's logits of the first of them."""
@@ -99,6 +101,10 @@ class Eye:
     @cached_property
     def _kept(self) -> tuple[Tensor, Tensor | None] | None:
         return None if self._held is None else self._held.rows(range(min(len(self._held), JUDGED)))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 def _logits(model: Model, pixels: Tensor, labels: Tensor | None) -> Tensor:

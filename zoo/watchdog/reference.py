@@ -64,13 +64,17 @@ class Reference:
             deviation=float(centred.square().sum(1).mean().sqrt()),
         )  # fmt: skip
 
+    def middle(self, samples: Tensor) -> Tensor:
+        """Return where the samples' mean lies [k], from the reals' mean, in standard deviations of the reals."""
+        return (samples.mean(0) - self.centre) @ self.basis / max(self.deviation, TINY)
+
     def compare(self, samples: Tensor, *, whole: bool) -> dict[str, float]:
         """Return what features [M, d] of samples say, in proportion to the reals; M >= 20, all finite.
 
-        ``spread``: mean distance between two; ``apart``: median distance to the nearest other; ``vendi``: effective number of distinct ones; ``recall``, ``coverage``;
-        ``ndb``: share of bins filled otherwise; ``missing``: of the reals in bins with too few samples; ``offset``: of
-        the samples' mean from the reals', in standard deviations of the reals; ``copies``: share of samples that
-        nearly are one of the reals.
+        ``spread``: mean distance between two; ``apart``: median distance to the nearest other; ``vendi``: effective
+        number of distinct ones; ``recall``, ``coverage``; ``ndb``: share of bins filled otherwise; ``missing``: of the
+        reals in bins with too few samples; ``offset``: of the samples' mean from the reals', in standard deviations of
+        the reals; ``copies``: share of samples that nearly are one of the reals.
 
         Args:
             whole: whether the reference is all there is to copy.
