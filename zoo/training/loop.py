@@ -129,6 +129,7 @@ class Trainer:
         self.model.train()
         self._stream = self._batches()
         moment = self._moment()
+        self.model.advance(1.0)      # networks that grow are largest in the end
         share = len(moment.images)
         trained = [value for player in self.turns.players.values() for value in player.parameters.values()]
         states = sum(2 * value.nbytes for value in trained)      # Adam's two moments
@@ -182,6 +183,7 @@ class Trainer:
 
         Return False where the end turned out broken and the training went back.
         """
+        self.model.advance(1.0)
         if self.ledger.strikes:
             go_back(self, f"at the end, {self.ledger.why()}")
             return False
