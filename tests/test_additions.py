@@ -32,6 +32,7 @@ CASES: dict[str, tuple[dict[str, object], set[str]]] = {
     "cr": ({}, {"discriminator.consistency"}),
     "critic_steps:n=2": ({"loss": "wasserstein", "add": ["weight_clipping:limit=0.1"]}, set()),
     "dragan": ({}, {"discriminator.gradient_penalty"}),
+    "fading_penalty": ({"add": ["r1"]}, {"discriminator.r1"}),
     "feature_matching": ({}, {"generator.feature_matching"}),
     "gradient_penalty": ({"loss": "wasserstein", "add": ["critic_steps:n=2"]}, {"discriminator.gradient_penalty"}),
     "instance_noise": ({}, set()),

@@ -11,11 +11,10 @@ from faults.kinds import SCHEDULE, emoji
 from faults.undisturbed import differences, lines
 from processes import together
 from safetensors.torch import load_file
-from torch import nn
 
 import zoo
 from zoo.additions.apply import added
-from zoo.growing import with_growth
+from zoo.growing import begin, with_growth
 from zoo.noise import Noise
 from zoo.recipe import Batch
 from zoo.stages import Growth, Stage, brought, enter, resolutions_of
@@ -187,6 +186,7 @@ def test_reals_have_the_detail_of_the_stage(name, config):
 def test_losses_see_reals_of_the_stage_and_gradients_reach_whole_images():
     model = zoo.create("stylegan", **STYLEGAN)
     recipe = with_growth(model, model.recipe(), first=4, until=0.5, fade=0.5)
+    begin(model, recipe)
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     values = []
     for progress in (0.0, 0.3, 0.6):
@@ -256,6 +256,7 @@ def test_two_hundred_steps_through_all_stages_leave_a_plain_network(tmp_path, na
     assert any(".16" in name for name in moved)      # the last block did learn
     assert torch.isfinite(model.sample(4, seed=0)).all()
     assert finished.settings["recipe"]["added"] == [SHORT]
+    assert finished.settings["recipe"]["phases"][0]["settings"]["growth"] == "first=4, until=0.8, fade=0.6"
     assert lines(finished.directory)[-1]["step"] == 200
 
 
@@ -271,6 +272,21 @@ def test_a_model_in_memory_is_whole_after_its_training(tmp_path):
     assert set(kept) == set(model.state_dict())
 
 
+def test_what_a_broken_training_left_is_forgotten_by_the_next(tmp_path):
+    def stop(done: float, total: float, values: object) -> None:
+        raise KeyboardInterrupt
+
+    model = zoo.create("stylegan", **STYLEGAN)
+    options = {"batch": BATCH, "kimg": 0.02, "tick_kimg": 0.004}
+    with pytest.raises(KeyboardInterrupt):
+        zoo.train(model, emoji(16), out=tmp_path / "grown", add=[SHORT], progress=stop, **options)
+    assert model.generator.stage is not None
+    with pytest.raises(KeyboardInterrupt):
+        zoo.train(model, emoji(16), out=tmp_path / "plain", progress=stop, **options)
+    assert model.growth is None
+    assert model.generator.stage is model.averages["generator"].stage is model.discriminator.stage is None
+
+
 def test_unreached_blocks_have_no_moments_yet(tmp_path):
     """The optimiser knows a block from the step on that it acts in; one that is wholly absent stays as it was."""
     run(tmp_path / "run", "stylegan", STYLEGAN, progress=None, checkpoint_kimg=4 * BATCH / 1000, keep=9)
@@ -279,4 +295,3 @@ def test_unreached_blocks_have_no_moments_yet(tmp_path):
     name = "generator.blocks.16x16.conv0.conv.weight"
     assert not [key for key in early if name in key]
     assert [key for key in late if name in key]
-    assert isinstance(zoo.create("stylegan", **STYLEGAN).generator, nn.Module)

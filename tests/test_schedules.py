@@ -12,7 +12,9 @@ from faults.kinds import DCGAN, Kind, train
 from faults.undisturbed import differences, lines
 
 import zoo
+from zoo.additions.apply import added
 from zoo.noise import Noise
+from zoo.recipe import Batch
 from zoo.schedules import scheduled, share
 from zoo.training import settled
 from zoo.training.augmentation import Augmenter
@@ -160,6 +162,45 @@ def test_that_share_may_rise(tiny):
     assert Augmenter(replace(recipe, augment_ramp_kimg=0.0), model).watch() == {}
     with pytest.raises(zoo.ZooError, match="augment_p=0: no image would ever change"):
         Augmenter(replace(recipe, augment_p=0.0), model)
+
+
+# Penalties that fade.
+
+
+@pytest.mark.parametrize(
+    ("name", "add", "term"),
+    [
+        ("stylegan", (), "r1"),      # a turn of its own that the recipe has
+        ("stylegan", ("r1:gamma=2,every=4",), "r1"),
+        ("dcgan", ("r2:gamma=2",), "r2"),
+        ("dcgan", ("gradient_penalty", "instance_noise:first=0.1"), "gradient_penalty"),      # within a wrapper
+    ],
+)
+def test_a_penalty_goes_to_its_share_and_nothing_else_does(tiny, name, add, term):
+    model = tiny(name).eval()
+    images = pictures(4)
+
+    def played(recipe: zoo.Recipe, progress: float) -> dict[str, float]:
+        batches = {phase.name: Batch(images, None, Noise(1), progress) for phase in recipe.phases}
+        terms = [phase.loss(model, batches[phase.name]).minimise for phase in recipe.phases]
+        return {key: float(value.detach()) for each in terms for key, value in each.items()}
+
+    fades = "fading_penalty:last=0.2,kind=linear"
+    plain, fading = (added(model, model.recipe(), [*add, *more]) for more in ((), (fades,)))
+    for progress in (0.0, 0.5, 1.0):
+        before, after = played(plain, progress), played(fading, progress)
+        assert after[term] == pytest.approx((1 - 0.8 * progress) * before[term], rel=1e-5)
+        assert before[term] > 0
+        assert {key: value for key, value in after.items() if key != term} == pytest.approx(
+            {key: value for key, value in before.items() if key != term}, rel=1e-5
+        )
+
+
+@pytest.mark.parametrize(("name", "said"), [("dcgan", "no gradient penalty"), ("r3gan", "within its loss, with gamma")])
+def test_penalties_that_cannot_fade_are_refused(name, said):
+    model = zoo.create(name, **(SMALL if name == "r3gan" else DCGAN))
+    with pytest.raises(zoo.ZooError, match=said):
+        added(model, model.recipe(), ["fading_penalty"])
 
 
 # Whole trainings.

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("recipe", "losses", "discovery", "backbones", "judged", "substitution", "stages"),         # training as data
     ("regularisers", "consistency", "diversity", "instance_noise", "additions.contract"),       # what a turn may have
     ("model", "critics", "adversarial", "projected", "registry", "data", "hub", "parts", "spectral", "unrolled",
-     "packing", "patches", "perceptual", "lowrank", "deception", "growing"),
+     "packing", "patches", "perceptual", "lowrank", "deception", "fading", "growing"),
     ("additions",),                                                          # the same by name
     ("cards", "weights", "deltas"),
     ("conversion",),                                                         # foreign checkpoints

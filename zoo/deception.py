@@ -105,6 +105,8 @@ def with_deception(model: Model, recipe: Recipe, *, target: float = 0.6, kimg: f
 def _deceived(phase: Phase, make: Fakes, steering: Steering | None) -> Phase:
     changes: dict[str, Any] = {"loss": Deceived(phase.loss, make)}
     if steering is not None:
+        said = f"target={steering.target:g}, kimg={steering.kimg:g}"
+        changes["settings"] = {**phase.settings, "deception": said}
         changes["after"] = steering if phase.after is None else Both(phase.after, steering)
     return replace(phase, **changes)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.errors import Unsupported
 from zoo.recipe import Batch, Loss, Recipe, Terms
-from zoo.stages import Growth, Stage, brought, check_growth, resolutions_of
+from zoo.stages import Growth, Stage, brought, check_growth, enter, resolutions_of
 
 if TYPE_CHECKING:
     from zoo.model import Model
@@ -23,6 +23,7 @@ class Grown:
     """A loss whose reals have the detail that the generator's stage can make, and no more."""
 
     loss: Loss
+    growth: Growth
 
     def __call__(self, model: Model, batch: Batch) -> Terms:
         generator = model.get_submodule(GENERATOR)
@@ -34,7 +35,7 @@ class Grown:
 
 
 def with_growth(model: Model, recipe: Recipe, *, first: int = 8, until: float = 0.5, fade: float = 0.5) -> Recipe:
-    """Return the recipe for a training in stages, and tell the model of them: `Model.advance` enters each when due.
+    """Return the recipe for a training of this model in stages, which `Model.advance` enters when they are due.
 
     Networks without stages, such as a critic, are trained as ever, on full-size images of less detail. As stages are a
     function of the training's progress, nothing has to be kept: a resumed run enters where it was.
@@ -52,5 +53,20 @@ def with_growth(model: Model, recipe: Recipe, *, first: int = 8, until: float = 
         raise Unsupported(f"{name} of this configuration has no generator that can be trained in stages.")
     growth = Growth(first, until, fade)
     check_growth(growth, resolutions)
-    model.growth = growth
-    return replace(recipe, phases=tuple(replace(phase, loss=Grown(phase.loss)) for phase in recipe.phases))
+    said = f"first={first}, until={until:g}, fade={fade:g}"
+    return replace(recipe, phases=tuple(
+        replace(phase, loss=Grown(phase.loss, growth), settings={**phase.settings, "growth": said})
+        for phase in recipe.phases
+    ))  # fmt: skip
+
+
+def begin(model: Model, recipe: Recipe) -> None:
+    """Tell a model how this recipe grows it, if it does; what an earlier training left is forgotten."""
+    enter(model, None)
+    model.growth = next((found for phase in recipe.phases if (found := _growth(phase.loss))), None)
+
+
+def _growth(loss: object) -> Growth | None:
+    while loss is not None and not isinstance(loss, Grown):      # other wrappers hold what they wrap as `loss` too
+        loss = getattr(loss, "loss", None)
+    return None if loss is None else loss.growth

@@ -18,6 +18,7 @@ _ADDITIONS = {
     "cr": "zoo.additions.consistency:CR",
     "critic_steps": "zoo.additions.turns:CRITIC_STEPS",
     "dragan": "zoo.additions.penalties:DRAGAN",
+    "fading_penalty": "zoo.additions.optimisation:FADING_PENALTY",
     "feature_matching": "zoo.additions.diversity:FEATURE_MATCHING",
     "gradient_penalty": "zoo.additions.penalties:GRADIENT_PENALTY",
     "instance_noise": "zoo.additions.turns:INSTANCE_NOISE",

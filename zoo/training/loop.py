@@ -19,6 +19,7 @@ from torch import Tensor
 
 from zoo.data import ImageSet, batches
 from zoo.errors import Collapsed, DataError, Interrupted, RunError
+from zoo.growing import begin as begin_growth
 from zoo.model import Model
 from zoo.recipe import Phase, Recipe
 from zoo.training import checkpoints, log, ranks
@@ -64,6 +65,7 @@ class Trainer:
         self.model = model.follow(recipe.averaged).to(accelerator.device)
         self.model.to(memory_format=torch.channels_last)
         self._share_weights()
+        begin_growth(self.model, recipe)
         self.turns = Turns(
             self.model, recipe, accelerator, precision=precision, accumulate=accumulate, compile=compile
         )
@@ -183,6 +185,7 @@ class Trainer:
 
         Return False where the end turned out broken and the training went back.
         """
+        self.model.advance(1.0)
         self.model.advance(1.0)
         if self.ledger.strikes:
             go_back(self, f"at the end, {self.ledger.why()}")
