@@ -7,13 +7,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-CHALLENGES = Path(__file__).parent.parent / "benchmarks" / "challenges"
-sys.path.append(str(CHALLENGES))
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks" / "challenges"))
 
+import digits
 import harness
+import mixtures
+import points
+import stability
+import stacked_mnist
 
+from zoo.errors import DataError
+from zoo.noise import Noise
+
+CHALLENGES = Path(harness.__file__).parent
+ARMS = {name: {"value": 1 + i, "dies": name == "two"} for i, name in enumerate(("one", "two", "three"))}
 DYING = f"""
 import os, signal, sys
 sys.path.append({str(CHALLENGES)!r})
@@ -28,53 +39,58 @@ def measure(settings, seed, folder):
         print(settings["value"], seed, file=log)
     return {{"double": 2 * settings["value"] + seed, "resumed": half.exists()}}
 
-arms = {{name: {{"value": 1 + i, "dies": name == "two"}} for i, name in enumerate(("one", "two", "three"))}}
-chosen = harness.parser("test").parse_args()
-harness.carry_out(harness.Challenge("dying", arms, measure, ("double",), seeds=2), chosen)
+harness.carry_out(harness.Challenge("dying", {ARMS}, measure, ("double",), 1), harness.parser("test").parse_args())
 """
 
 
+def doubled(settings, seed, folder):
+    return {"double": 2 * settings["value"] + seed}
+
+
 @pytest.fixture
-def dying(tmp_path):
-    """Return a function that runs a challenge whose second arm is killed half way, the first time."""
+def carried_out(tmp_path, monkeypatch):
+    """Return a function that carries out a challenge of three arms, with options, in a folder of the test's."""
+
+    def carry_out(*options):
+        given = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), *options]
+        monkeypatch.setattr(sys, "argv", ["doubling.py", *given])
+        chosen = harness.parser("test").parse_args()
+        return harness.carry_out(harness.Challenge("doubling", ARMS, doubled, ("double",), 2), chosen)
+
+    return carry_out
+
+
+def test_a_killed_challenge_goes_on_and_measures_nothing_twice(tmp_path):
     script = tmp_path / "dying.py"
     script.write_text(DYING)
-
-    def run(*options):
-        command = [sys.executable, str(script), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
-        return subprocess.run([*command, *options], capture_output=True, text=True, cwd=CHALLENGES, timeout=120)
-
-    return run
-
-
-def test_a_killed_challenge_goes_on_and_measures_nothing_twice(dying, tmp_path):
-    assert dying().returncode == -9
-    kept = tmp_path / "out" / "dying.json"
-    assert [(run["arm"], run["seed"]) for run in json.loads(kept.read_text())["runs"]] == [("one", 0)]
-    assert dying().returncode == -9      # seed 1 of the same arm
-    last = dying()
-    assert last.returncode == 0
-    runs = {(run["arm"], run["seed"]): run["results"] for run in json.loads(kept.read_text())["runs"]}
-    assert runs == {
-        (arm, seed): {"double": 2 * value + seed, "resumed": arm == "two"}
-        for arm, value in (("one", 1), ("two", 2), ("three", 3)) for seed in (0, 1)
-    }  # fmt: skip
-    log = tmp_path / "dying.py.log"
-    assert sorted(log.read_text().splitlines()) == [f"{value} {seed}" for value in (1, 2, 3) for seed in (0, 1)]
+    command = [sys.executable, str(script), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    killed, whole = (subprocess.run(command, capture_output=True, text=True, cwd=CHALLENGES) for _ in range(2))
+    assert (killed.returncode, whole.returncode) == (-9, 0)
+    assert killed.stderr.startswith("one, seed 0 ...")
+    assert "one, seed 0 ..." not in whole.stderr
+    runs = {(run["arm"], run["seed"]): run["results"] for run in harness.known(tmp_path / "out" / "dying.json")}
+    assert runs == {(name, 0): {"double": 2 * arm["value"], "resumed": name == "two"} for name, arm in ARMS.items()}
+    assert (tmp_path / "dying.py.log").read_text() == "1 0\n2 0\n3 0\n"
     assert not list((tmp_path / "work" / "dying").iterdir())
-    assert "| two   | 2     | 4.5 (4 to 5) |" in last.stdout
-    again = dying("--only", "one", "--only", "t*ee", "--seeds", "1")
-    assert again.stdout.splitlines()[2:] == ["| one   | 1     | 2      |", "| three | 1     | 6      |"]
-    assert len(log.read_text().splitlines()) == 6
 
 
-def test_what_is_left_is_said_with_its_command(dying, tmp_path):
-    stopped = dying("--only", "one", "--minutes", "-1")
-    assert "2 of 2 are not measured yet" in stopped.stderr
-    said = stopped.stderr.rpartition(": ")[2].split()
-    assert said == ["python", str(tmp_path / "dying.py"), "--out", str(tmp_path / "out"), "--work",
-                    str(tmp_path / "work"), "--only", "one"]  # fmt: skip
-    assert "No arm named like 'four'; there are: one, two, three." in dying("--only", "four").stderr
+def test_what_is_left_is_said_with_its_command(carried_out, capsys, tmp_path):
+    assert carried_out("--only", "o", "--minutes", "-1") == []
+    said = capsys.readouterr().err
+    assert said.startswith("4 of 4 are not measured yet; this goes on with them: ")
+    places = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    assert said.rpartition(": ")[2].split() == ["python", "doubling.py", *places, "--only", "o"]
+
+
+def test_seeds_come_in_turn_and_the_table_shows_their_range(carried_out, capsys):
+    runs = carried_out("--only", "one", "--only", "t*o")
+    assert [(run["arm"], run["seed"]) for run in runs] == [("one", 0), ("two", 0), ("one", 1), ("two", 1)]
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert rows == ["| one | 2     | 2.5 (2 to 3) |", "| two | 2     | 4.5 (4 to 5) |"]
+    assert len(carried_out("--table")) == 4      # measures nothing
+    assert "2 of 6 are not measured yet" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="No arm named like 'four'; there are: one, two, three"):
+        carried_out("--only", "four")
 
 
 def test_a_run_counts_for_its_settings_alone():
@@ -82,3 +98,155 @@ def test_a_run_counts_for_its_settings_alone():
     assert harness.find(runs, "a", 0, {"betas": (0.5, 0.9)}) == runs[0]
     assert harness.find(runs, "a", 0, {"betas": (0.5, 0.99)}) is None
     assert harness.find(runs, "a", 1, {"betas": (0.5, 0.9)}) is None
+
+
+def test_what_is_not_finite_is_kept_as_none(tmp_path):
+    challenge = harness.Challenge("odd", {"a": {}}, lambda *_: {"x": float("nan"), "y": [1.5, float("inf")]}, ("x",), 1)
+    chosen = harness.parser("test").parse_args(["--out", str(tmp_path), "--work", str(tmp_path / "work")])
+    harness.carry_out(challenge, chosen)
+    document = json.loads((tmp_path / "odd.json").read_text())
+    assert document["runs"][0]["results"] == {"x": None, "y": [1.5, None]}
+    assert document["summary"] == {"a": {"seeds": 1}}
+    assert {"command", "commit", "machine", "versions"} < set(document)
+
+
+# Points.
+
+
+@pytest.mark.parametrize(("name", "modes"), [("ring", 8), ("grid", 25)])
+def test_a_perfect_sampler_finds_all_modes(name, modes):
+    """Within 3 standard deviations in the plane lie 1 - exp(-9 / 2) = 98.9 % of a Gaussian."""
+    judged = mixtures.MIXTURES[name]().judged(mixtures.MIXTURES[name]().draw(200_000, Noise(1)))
+    assert judged["modes"] == modes
+    assert judged["high_quality"] == pytest.approx(1 - np.exp(-4.5), abs=1e-3)
+    assert judged["reverse_kl"] < modes / 200_000 * 2      # (modes - 1) / (2 n) on average
+
+
+def test_points_are_judged_by_hand():
+    ring = mixtures.ring()
+    assert torch.allclose(ring.means.norm(dim=1), torch.ones(8))
+    one = ring.judged(ring.means[3].expand(100, 2))
+    assert one == {"modes": 1, "high_quality": 1.0, "reverse_kl": pytest.approx(np.log(8))}
+    away = ring.means[:1] + torch.tensor([[0.029, 0.0], [0.031, 0.0], [0.0, 0.0], [0.0, 0.5]])
+    assert ring.judged(torch.cat([away, ring.means[1:2]]))["high_quality"] == pytest.approx(3 / 5)
+    skewed = torch.cat([ring.means[:1].expand(3, 2), ring.means[1:2]])
+    assert ring.judged(skewed)["reverse_kl"] == pytest.approx(0.75 * np.log(6) + 0.25 * np.log(2))
+    nothing = ring.judged(torch.zeros(5, 2))
+    assert (nothing["modes"], nothing["high_quality"], nothing["reverse_kl"]) == (0, 0.0, np.inf)
+
+
+def test_an_arm_repeats_itself_and_averages_its_generator():
+    settings = {"mixture": "ring", "steps": 6, **{name: points.ARMS["ring/recommended"][name] for name in
+                ("loss", "gamma", "recipe")}, "model": {"generator_width": 8, "discriminator_width": 8}}  # fmt: skip
+    first, again = (mixtures.trained(settings, 1, checks=3) for _ in range(2))
+    assert first == again
+    assert first != mixtures.trained(settings, 2, checks=3)
+    assert [each["step"] for each in first["history"]] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("name", [name for name in points.ARMS if name.startswith("ring/")])
+def test_every_arm_of_points_plays(name):
+    model = {"generator_width": 8, "discriminator_width": 8}
+    results = mixtures.trained({**points.ARMS[name], "steps": 6, "model": model}, 0, checks=2)
+    assert results["broken_steps"] == 0
+    assert 0 <= results["modes"] <= 8
+
+
+# Stacked MNIST.
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """A folder of MNIST's form: 40 digits that are easily told apart."""
+    labels = np.array([0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9] * 3, dtype=np.uint8)[:40]
+    images = np.zeros((40, 28, 28), np.uint8)
+    for image, label in zip(images, labels):
+        image[2 * label + 3 : 2 * label + 8] = 255
+    for name, array in zip(digits.FILES, (images[:30], labels[:30], images[30:], labels[30:])):
+        head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+        (tmp_path / name).write_bytes(head + array.tobytes())
+    return tmp_path
+
+
+def test_digits_are_read_padded_and_stacked(mnist):
+    data = digits.read(mnist)
+    assert data.images.shape == (30, 32, 32)
+    assert data.images[0, :, 2:-2].sum() == data.images[0].sum() > 0
+    images = stacked_mnist.images_of(mnist, 20)
+    triples = data.triples(20, seed=0)
+    assert torch.equal(images.read([3])[0], data.all_images[triples[3]])
+    assert images.fingerprint != digits.Stacked("mnist", data.all_images, triples[1:]).fingerprint()
+    cut = (mnist / digits.FILES[0]).read_bytes()[:-1]
+    (mnist / digits.FILES[0]).write_bytes(cut)
+    with pytest.raises(DataError, match="is no idx file of bytes, or is cut short"):
+        digits.read(mnist)
+    (mnist / digits.FILES[0]).unlink()
+    with pytest.raises(DataError, match="is missing: give the folder"):
+        digits.read(mnist)
+
+
+class Told(digits.Classifier):
+    """Reads the class off the first pixel of an image."""
+
+    def classes(self, images):
+        return images[:, 0, 0].long()
+
+
+def test_modes_are_counted_channel_by_channel():
+    images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    images[1:, :, 0, 0] = torch.tensor([[1, 2, 3], [1, 2, 3], [9, 9, 9]])
+    counts = digits.modes(Told(), iter(images.split(3)))
+    assert counts.nonzero().flatten().tolist() == [0, 123, 999]
+    assert counts[[0, 123, 999]].tolist() == [1, 2, 1]
+
+
+def test_divergences_against_closed_forms():
+    counts = torch.zeros(1000, dtype=torch.int64)
+    counts[[1, 7]] = torch.tensor([300, 100])
+    uniform = torch.full((1000,), 1e-3, dtype=torch.float64)
+    assert digits.divergence(counts, uniform) == pytest.approx(np.log(1000) - np.log(4) + 0.75 * np.log(3))
+    assert digits.divergence(torch.ones(1000), uniform) == pytest.approx(0, abs=1e-12)
+    # Of n samples over k equally likely modes, chance alone gives (k - 1) / (2 n) to first order.
+    assert digits.floors(uniform, 100_000, repeats=5)["kl_uniform"] == pytest.approx(999 / 200_000, rel=0.05)
+    # MNIST's 70,000 digits and 26,000 samples.
+    mnist = torch.tensor([6903, 7877, 6990, 7141, 6824, 6313, 6876, 7293, 6825, 6958]).double() / 70_000
+    expected = torch.einsum("a,b,c->abc", mnist, mnist, mnist).flatten()
+    floors = digits.floors(expected)
+    assert floors["kl_uniform"] == pytest.approx(0.0237, abs=4e-4)
+    assert floors["kl_data"] == pytest.approx(999 / 52_000, rel=0.02)
+
+
+@pytest.mark.parametrize("name", [name for name in stacked_mnist.ARMS if name != "data"])
+def test_stacked_arms_train_and_are_counted(name, mnist, tmp_path):
+    settings = {**stacked_mnist.ARMS[name], **stacked_mnist.QUICK, "kimg": 0.128, "samples": 60, "triples": 64}
+    folder = tmp_path / f"{name}-0"
+    folder.mkdir()
+    results = stacked_mnist.measure(settings, 0, folder, mnist=mnist, work=tmp_path, out=tmp_path)
+    assert 1 <= results["modes"] <= 60
+    assert results["kl_excess"] == pytest.approx(results["kl_uniform"] - results["floor"]["kl_uniform"])
+    assert results["history"][-1]["kimg"] == 0.128
+    assert (tmp_path / f"stacked_mnist_{name}.png").exists()
+
+
+# Stability.
+
+
+def test_spread_is_the_mean_distance_of_pairs():
+    images = torch.tensor([0.0, 0.0, 1.0, 3.0]).reshape(4, 1, 1, 1).expand(4, 1, 2, 2)
+    assert stability.spread(images) == pytest.approx(2.0)
+    assert stability.spread(images[:1].expand(6, 1, 2, 2)) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in stability.ARMS if name.endswith("/0.0004")])
+def test_every_way_trains(name, mnist, tmp_path):
+    settings = {**stability.ARMS[name], "kimg": 0.128, "samples": 20, "reference": 10}
+    results = stability.measure(settings, 0, tmp_path, images=mnist)
+    assert results["frechet"] > 0
+    assert results["survived"] in (0, 1)
+
+
+def test_a_run_that_breaks_has_not_survived(mnist, tmp_path):
+    settings = {**stability.ARMS["plain/0.0004"], "kimg": 1.0, "recipe": {"lr": 1e30}}
+    results = stability.measure(settings, 0, tmp_path, images=mnist)
+    assert results["survived"] == 0
+    assert results["frechet"] is None or results["spread"] < stability.SPREAD

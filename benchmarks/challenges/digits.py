@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zoo.data.images import ImageSet
 from zoo.errors import DataError
 from zoo.metrics import store
 from zoo.noise import Noise, key
@@ -84,7 +85,12 @@ def idx(folder: Path, name: str) -> Tensor:
 
 
 class Stacked:
-    """Triples of digits as a source of images, see `zoo.data.sources.Source`."""
+    """Grey images as the channels of others, as a source of images: see `zoo.data.sources.Source`.
+
+    Args:
+        images: uint8 [N, 32, 32].
+        rows: which of them make each image: int64 [n, channels].
+    """
 
     labels: NDArray[np.int64] | None = None
     classes: tuple[str, ...] = ()
@@ -92,24 +98,30 @@ class Stacked:
     groups: NDArray[np.int64] | None = None
     encoded = 0              # decoded already
 
-    def __init__(self, digits: Digits, n: int = TRIPLES):
-        self.name = "stacked-mnist"
-        self._images, self._triples = digits.all_images.numpy(), digits.triples(n, seed=0).numpy()
-        self.names: Sequence[str] = range(n)      # type: ignore[assignment]
+    def __init__(self, name: str, images: Tensor, rows: Tensor):
+        self.name = name
+        self.names = [str(index) for index in range(len(rows))]
+        self._images, self._rows = images.numpy(), rows.numpy()
 
     def image(self, index: int, *, resolution: int, channels: int) -> NDArray[np.uint8]:
-        return self._images[self._triples[index]].transpose(1, 2, 0)
+        return self._images[self._rows[index]].transpose(1, 2, 0)
 
     def open(self, index: int) -> IO[bytes]:
-        raise DataError("stacked digits are not stored as files")
+        raise DataError("stacked images are not stored as files")
 
     def expect(self, indices: Sequence[int] | NDArray[np.int64]) -> None:
         """All are at hand."""
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(self._images.tobytes() + self._triples.tobytes()).hexdigest()
+        return hashlib.sha256(self._images.tobytes() + self._rows.tobytes()).hexdigest()
 
     stamp = fingerprint
+
+
+def opened(source: Stacked) -> ImageSet:
+    """Return the images of a source, decoded in memory."""
+    channels = source.image(0, resolution=32, channels=0).shape[2]
+    return ImageSet(source, resolution=32, channels=channels, workers=0, memory=1 << 30, cache=None, progress=None)
 
 
 class Classifier(nn.Module):
@@ -140,6 +152,7 @@ def classifier(digits: Digits, path: Path, *, epochs: float = 4, least: float = 
     Raises:
         DataError: it is not accurate enough to count modes by.
     """
+    torch.manual_seed(key("classifier"))
     network = Classifier()
     if path.exists():
         network.load_state_dict(store.read(path))
@@ -155,7 +168,7 @@ def classifier(digits: Digits, path: Path, *, epochs: float = 4, least: float = 
 
 
 def _train(network: Classifier, digits: Digits, epochs: float, batch: int = 128) -> None:
-    steps = int(epochs * (len(digits.labels) // batch))
+    steps = max(1, int(epochs * (len(digits.labels) // batch)))
     optimizer = torch.optim.Adam(network.parameters())
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     for step in range(steps):

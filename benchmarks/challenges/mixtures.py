@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from arms import recipe_of
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo.additions.apply import added
 from zoo.adversarial import adversarial_phases
 from zoo.losses import adversarial
 from zoo.model import Model, ModelConfig
@@ -151,15 +151,6 @@ class Points(Model):
     def recipe(self) -> Recipe:
         """Return PacGAN's: Adam with learning rate 1e-4 and beta1 0.8, batches of 100, non-saturating loss."""
         return Recipe(adversarial_phases(adversarial("nonsaturating")), batch=100, lr=1e-4, betas=(0.8, 0.999))
-
-
-def recipe_of(model: Points, settings: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of an arm: its loss, gamma of R1 and R2, additions as `--add` takes them, and fields."""
-    loss = adversarial(settings.get("loss", "nonsaturating"))
-    gamma = settings.get("gamma", (0.0, 0.0))
-    phases = adversarial_phases(loss, gamma=(gamma[0], gamma[1]))
-    recipe = replace(model.recipe(), phases=phases, **settings.get("recipe", {}))
-    return added(model, recipe, settings.get("add", ()))
 
 
 def play(

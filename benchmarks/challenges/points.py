@@ -18,12 +18,13 @@ COLUMNS = ("modes", "least_modes_late", "high_quality", "reverse_kl", "broken_st
 NETWORKS: dict[str, Any] = {"generator_width": 128, "discriminator_width": 128, "pieces": 2}
 OPTIMISER: dict[str, Any] = {"lr": 1e-3, "betas": (0.0, 0.99), "anneal": "cosine", "averaged": ("generator",),
                              "ema_kimg": 10.0}  # fmt: skip
-COMMON: dict[str, Any] = {"steps": 5000, "model": NETWORKS, "recipe": OPTIMISER}
+COMMON: dict[str, Any] = {"steps": 6000, "model": NETWORKS, "recipe": OPTIMISER}
 GAMMA = (0.1, 0.001)      # of R1 and R2, first and last
 CRITIC = "critic_steps:n=5"
 
 LOSSES: dict[str, dict[str, Any]] = {
     "recommended": {"loss": "relativistic", "gamma": GAMMA},
+    "recommended_long": {"loss": "relativistic", "gamma": GAMMA, "steps": 24_000},
     "nonsaturating": {},
     "hinge": {"loss": "hinge"},
     "least_squares": {"loss": "least_squares"},
