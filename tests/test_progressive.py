@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -223,10 +225,18 @@ def stopped(out: Path, step: int, **options: object) -> None:
 
 
 def in_two(out: Path, broken: bool) -> None:
-    if broken:
-        stopped(out, 12, settings={"augment": ("ada",), "ada_kimg": 0.1})
-    else:
-        run(out, "stylegan", STYLEGAN, settings={"augment": ("ada",), "ada_kimg": 0.1})
+    """Train in this process of two; broken, the first is told to stop in a fade, and both go on in a second run."""
+    options = {"settings": {"augment": ("ada",), "ada_kimg": 0.1}}
+    if not broken:
+        run(out, "stylegan", STYLEGAN, **options)
+        return
+
+    def stop(done: float, total: float, values: object) -> None:
+        if round(done * 1000 / BATCH) == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(zoo.errors.Interrupted):
+        run(out, "stylegan", STYLEGAN, progress=stop, **options)
 
 
 def test_a_training_broken_off_around_each_border_goes_on_exactly(tmp_path):
@@ -238,7 +248,7 @@ def test_a_training_broken_off_around_each_border_goes_on_exactly(tmp_path):
 
 @pytest.mark.slow
 def test_in_two_processes_too(tmp_path):
-    for folder, broken in (("whole", False), ("parts", True)):
+    for folder, broken in (("whole", False), ("parts", True), ("parts", False)):
         together(in_two, 2, tmp_path / folder, broken)
     assert differences(tmp_path / "parts", tmp_path / "whole") == []
 

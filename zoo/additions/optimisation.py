@@ -18,7 +18,7 @@ def ttur(model: Model, recipe: Recipe, *, generator: Positive = 1.0, discriminat
     Raises:
         Unsupported: one of them has no turn of its own.
     """
-    rates = {("generator",): generator, ("discriminator",): discriminator}
+    rates: dict[tuple[str, ...], float] = {("generator",): generator, ("discriminator",): discriminator}
     turns = {phase.trains for phase in recipe.phases}
     for player in rates:
         if player not in turns:
