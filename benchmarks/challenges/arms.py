@@ -24,6 +24,6 @@ def recipe_of(model: Model, settings: Mapping[str, Any]) -> Recipe:
     if {"loss", "gamma"} & set(settings):
         loss, (first, last) = settings.get("loss", "nonsaturating"), settings.get("gamma", (0.0, 0.0))
         recipe = replace(recipe, phases=adversarial_phases(adversarial(loss), gamma=(first, last)))
-    fields = {name: tuple(value) if isinstance(value, list) else value
-              for name, value in settings.get("recipe", {}).items()}  # fmt: skip
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                              for name, value in settings.get("recipe", {}).items()}  # fmt: skip
     return added(model, replace(recipe, **fields), settings.get("add", ()))

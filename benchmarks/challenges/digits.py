@@ -104,7 +104,8 @@ class Stacked:
         self._images, self._rows = images.numpy(), rows.numpy()
 
     def image(self, index: int, *, resolution: int, channels: int) -> NDArray[np.uint8]:
-        return self._images[self._rows[index]].transpose(1, 2, 0)
+        planes: NDArray[np.uint8] = self._images[self._rows[index]]
+        return planes.transpose(1, 2, 0)
 
     def open(self, index: int) -> IO[bytes]:
         raise DataError("stacked images are not stored as files")

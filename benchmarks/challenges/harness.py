@@ -104,10 +104,11 @@ def _carried_out(challenge: Challenge, chosen: argparse.Namespace, out: Path, wo
         _keep(path, run, before, challenge.columns)
         shutil.rmtree(folder)
         print(f"{run['seconds']:.0f} s: {shown(run['results'], challenge.columns)}", file=sys.stderr)
-    runs = [run for name, seed in plan if (run := find(known(path), name, seed, arms[name]))]
+    held = known(path)
+    runs = [found for name, seed in plan if (found := find(held, name, seed, arms[name])) is not None]
     print(table(runs, challenge.columns))
     if runs and challenge.plot is not None:
-        challenge.plot(known(path), path.with_suffix(".png"))
+        challenge.plot(held, path.with_suffix(".png"))
     if left:
         print(f"{left} of {len(plan)} are not measured yet; this goes on with them: {_command()}", file=sys.stderr)
     return runs

@@ -172,8 +172,9 @@ def play(
             finite = False
             continue
         player.apply(lr * phase.rate, betas, recipe.clip_norm, norm)
-        for name in phase.trains if phase.project is not None else ():
-            phase.project(model.get_submodule(name))
+        if phase.project is not None:
+            for name in phase.trains:
+                phase.project(model.get_submodule(name))
     return finite
 
 
