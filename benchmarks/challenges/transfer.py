@@ -37,7 +37,7 @@ FRESH = {
 }
 # How firmly the penalties hold.
 WEIGHTS = (
-    "l2_sp:weight=0.001", "l2_sp:weight=0.1", "ewc:weight=0.001", "ewc:weight=0.1", "cdc:weight=100", "lora:rank=2",
+    "l2_sp:weight=0.01", "l2_sp:weight=1", "ewc:weight=0.01", "ewc:weight=1", "cdc:weight=100", "lora:rank=2",
 )  # fmt: skip
 KIMG, SAMPLES = 6.0, 1000
 PARENT = {"resolution": 32, "channels": 1, "generator_width": 32, "discriminator_width": 32}
