@@ -126,6 +126,17 @@ def test_samples_that_are_not_finite_are_told():
     assert seen.numbers == {"broken": 1.0}
 
 
+def test_a_critic_that_takes_other_numbers_of_images_is_not_asked():
+    from zoo.packing import pack
+
+    images = open_images("emoji", resolution=16, channels=3)
+    for m, asked in ((2, True), (3, False)):
+        model = pack(zoo.create("dcgan", **TINY), m)
+        numbers = Eye(images, None, 0, mirror=False).look(model).numbers
+        assert ("logit_real" in numbers) is asked
+        assert "spread" in numbers
+
+
 def test_images_are_held_out_of_large_sets_alone(tmp_path):
     images = open_images("emoji", resolution=16, channels=3)
     assert spare(images) == 0      # 1 % of them says nothing

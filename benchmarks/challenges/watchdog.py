@@ -76,7 +76,7 @@ HEALTHY = {
     "vae, normal prior": vae({"prior": "normal"}),
     "vae, gaussian": vae({"likelihood": "gaussian"}),
 }
-SOON, LATE = 9.0, 23.0      # kimg: what is there from the start needs three looks, what comes and goes more
+SOON, LATE = 9.0, 18.5      # kimg: what is there from the start needs three looks, what comes and goes more
 FAILING = {
     "one image": failing(gan(kimg=SOON), COLLAPSE, codes=1),
     "two images, least squares": failing(gan(settings=LEAST, kimg=SOON), COLLAPSE, codes=2),
@@ -181,6 +181,27 @@ def images(arm: Mapping[str, Any], seed: int) -> ImageSet:
     return whole.only(np.sort(permutation(len(whole), "few", seed)[: arm["data"]]))
 
 
+def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw for each arm how long it ran, and where what was called by name."""
+    from matplotlib.figure import Figure
+
+    rows = sorted(runs, key=lambda run: (bool(run["settings"]["expected"]), run["arm"]), reverse=True)
+    figure = Figure(figsize=(9, 1 + 0.2 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    words = (COLLAPSE, DIVERGENCE, OVERFITS, POSTERIOR, COPIES, OSCILLATES)
+    for row, run in enumerate(rows):
+        axis.plot([0, run["settings"]["kimg"]], [row, row], color="0.85", linewidth=5, solid_capstyle="butt", zorder=0)
+    for index, word in enumerate(words):
+        told = [(found["told"], row) for row, run in enumerate(rows) for found in run["results"]["findings"]
+                if found["name"] == word]  # fmt: skip
+        if told:
+            axis.scatter(*zip(*told), color=f"C{index}", label=word, s=24)
+    axis.set_yticks(range(len(rows)), [run["arm"] for run in rows], fontsize=7)
+    axis.set_xlabel("thousand real images shown (kimg); a dot: what it was called, when it was told")
+    axis.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=120)
+
+
 def main() -> None:
     """Run what is not known yet, and say how often the watchdog was right."""
     options = parser(__doc__)
@@ -192,7 +213,7 @@ def main() -> None:
     challenge = Challenge(
         "watchdog_tuning" if chosen.tuning else "watchdog", arms,
         lambda arm, seed, folder: measure(arm, seed + offset, folder),
-        ("detected", "named", "false"), seeds=1, quick={"kimg": 3.0},
+        ("detected", "named", "false"), seeds=1, quick={"kimg": 3.0}, plot=plot,
     )  # fmt: skip
     runs = carry_out(challenge, chosen)
     for run in runs:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,7 @@ from zoo.training.run import log_lines
 
 say = logging.getLogger("zoo")
 GRID = 64          # images in a sample grid
+WATCHED = ("spread", "apart", "vendi", "recall", "coverage", "ndb", "drift", "copies")      # what curves show of a look
 GRID_SEED = 0      # the same latents and labels in every grid, so that grids can be compared
 
 
@@ -161,28 +163,36 @@ def grid(model: Model, directory: Path, kimg: float) -> Path:
 
 
 def curves(log: Path, path: Path) -> None:
-    """Draw every logged term over kimg, one panel a phase; nothing before the first tick."""
+    """Draw every logged term over kimg, one panel a phase, and what the watchdog saw; nothing before the first tick."""
     from matplotlib.figure import Figure
 
     lines = log_lines(log)
     if not lines:
         return
-    names = sorted({name for line in lines for name in line["terms"]})
+    values = [(line["kimg"], _values(line)) for line in lines]
     panels: dict[str, list[str]] = defaultdict(list)
-    for name in names:
+    for name in sorted({name for _, told in values for name in told}):
         panels[name.split(".", 1)[0]].append(name)
     high = 2.6 * max(1, len(panels))      # inches
     figure = Figure(figsize=(8, high))
     # Fixed margins: a layout that matplotlib fits draws everything once more, to measure it.
     figure.subplots_adjust(0.09, 0.5 / high, 0.98, 1 - 0.35 / high, hspace=0.25)
     axes = figure.subplots(max(1, len(panels)), 1, sharex=True, squeeze=False)[:, 0]
-    marker = "." if len(lines) == 1 else None            # a line needs two points to be seen
     for axis, (phase, members) in zip(axes, panels.items()):
         for name in members:
-            points = [(line["kimg"], line["terms"][name]) for line in lines if line["terms"].get(name) is not None]
+            points = [(kimg, told[name]) for kimg, told in values if told.get(name) is not None]
+            marker = "." if len(points) == 1 else None            # a line needs two points to be seen
             axis.plot(*zip(*points), label=name.partition(".")[2] or name, linewidth=1, marker=marker)
         axis.set_title(phase, loc="left", fontsize=9)
         axis.legend(fontsize=7, frameon=False, ncols=3)
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("thousand real images shown (kimg)")
     figure.savefig(path, dpi=110)
+
+
+def _values(line: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return what is drawn of a log line: its terms, and shares and ratios that the watchdog saw."""
+    seen = line.get("watchdog")
+    shown = {name: seen[name] for name in WATCHED if isinstance(seen.get(name), int | float)} \
+        if isinstance(seen, Mapping) else {}  # fmt: skip
+    return {**line["terms"], **{f"watchdog.{name}": value for name, value in shown.items()}}

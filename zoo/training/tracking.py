@@ -115,7 +115,7 @@ class Trackers:
 
 def numbers(line: Mapping[str, Any]) -> dict[str, float]:
     """Return what can be drawn of a line of log.jsonl: its finite numbers, a term as ``generator/adversarial``."""
-    rest = {name: value for name, value in line.items() if name not in ("step", "terms", "faults")}
+    rest = {name: value for name, value in line.items() if name not in ("step", "terms", "faults", "findings")}
     terms = {name.replace(".", "/"): value for name, value in line.get("terms", {}).items()}
     return {
         name: value

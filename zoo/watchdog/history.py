@@ -141,7 +141,7 @@ def chosen(terms: Mapping[str, float | None]) -> Reading:
     found: Reading = {"lost": float(sum(value is None for value in terms.values()))}
     for name, value in terms.items():
         phase, _, term = name.rpartition(".")
-        if value is None or not isfinite(value):
+        if not isinstance(value, int | float) or not isfinite(value):      # a log may be anybody's
             continue
         if term in WATCHED:
             found[term] = value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from math import isfinite
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.data import ImageSet, normalise
 from zoo.data.batches import Part
+from zoo.errors import ConfigError
 from zoo.model import Model
 from zoo.noise import key
 from zoo.watchdog.readings import SAMPLES, Seen
@@ -48,7 +49,8 @@ class Eye:
             found = {} if known is None else known.compare(features, whole=self._whole)
             middle = [] if known is None else known.middle(features).tolist()
             if on_fake:
-                found |= self._judged(model, on_fake)
+                with suppress(ConfigError):
+                    found |= self._judged(model, on_fake)
         numbers = {name: _rounded(value) for name, value in found.items() if isfinite(value)}
         return Seen(numbers, tuple(map(_rounded, middle)))
 
@@ -62,7 +64,8 @@ class Eye:
             images = model.sample(n, seed=key("watchdog", self._seed, first), labels=rows)
             features.append(pooled(images))
             if first < JUDGED and "discriminator" in model.networks():
-                logits.append(model.logits(images, rows))
+                with suppress(ConfigError):      # a critic of packs takes only numbers of images that these fill
+                    logits.append(model.logits(images, rows))
         return torch.cat(features), logits
 
     def _judged(self, model: Model, on_fake: list[Tensor]) -> dict[str, float]:
@@ -92,7 +95,7 @@ class Eye:
         pixels, _ = self._bank
         if len(pixels) < LEAST:
             return None
-        return Reference.of(torch.cat([pooled(normalise(part)) for part in pixels.split(64)]))
+        return Reference.of(torch.cat([pooled(normalise(part)) for part in torch.split(pixels, 64)]))
 
     @property
     def _whole(self) -> bool:

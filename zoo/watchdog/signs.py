@@ -76,8 +76,9 @@ def _collapse(looks: Sequence[Reading], whole: float) -> str:
     if _alike(looks):
         if _settling(looks, whole):
             return ""
+        spread, apart = now.get("spread", 0.0), now.get("apart", 0.0)
         return (
-            f"samples differ {now['spread']:.2g} times as much as reals {_at('spread')} and lie {now['apart']:.2g} "
+            f"samples differ {spread:.2g} times as much as reals {_at('spread')} and lie {apart:.2g} "
             f"times as far from their nearest other {_at('apart')}"
         )
     best = max((look["vendi"] for look in looks if "vendi" in look), default=0.0)
@@ -125,7 +126,7 @@ def _oscillation(looks: Sequence[Reading], whole: float) -> str:
 def _overfits(looks: Sequence[Reading], whole: float) -> str:
     """Karras et al., 2020a, arXiv:2006.06676, eq. 1: r_v, from images that the critic has never learnt from."""
     now = looks[-1]
-    if "logit_held" not in now or _alike(looks):
+    if not {"logit_real", "logit_fake", "logit_held"} <= set(now) or _alike(looks):
         return ""
     real, fake, held = now["logit_real"], now["logit_fake"], now["logit_held"]
     if real <= fake or real - held <= LIMITS["held"].value * (real - fake):
