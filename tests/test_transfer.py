@@ -186,3 +186,18 @@ def test_half_of_biggans_blocks_are_frozen_whatever_lies_between():
         f"discriminator.{part}.*" for part in [*(n for n, _ in model.discriminator.named_children() if n == "stem"),
                                                "blocks.0", "blocks.1"]
     )  # fmt: skip
+
+
+def test_auto_slows_a_generator_beside_a_fresh_critic_unless_its_pace_was_set(tmp_path):
+    def rates(folder, **options):
+        model = zoo.load("dcgan").without(("discriminator",))
+        run = zoo.finetune(model, DATA, out=tmp_path / folder, **SHORT, **options)
+        return {phase["name"]: phase["rate"] for phase in run.settings["recipe"]["phases"]}, run
+
+    found, run = rates("auto")
+    assert found == {"discriminator": 1.0, "generator": 0.5}
+    assert run.settings["method_reason"] == (
+        "discriminator is fresh, so there is nothing in it to freeze; the others learn at 0.5 of their rate"
+    )
+    assert rates("full", method="full")[0] == {"discriminator": 1.0, "generator": 1.0}
+    assert rates("paced", add=["ttur:generator=0.25"])[0] == {"discriminator": 4.0, "generator": 0.25}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from zoo.data import ImageSet
+from zoo.model import Model
 from zoo.recipe import Recipe
 
 FEW = 5000      # images; with fewer a critic learns them by heart (Karras 2020a, figure 1), so they are augmented
 OFTEN = 100     # times that each image is shown; from there on its first layers are better left alone
+# Share of its learning rate that a generator keeps beside a critic that had to be made anew. R1 on such a critic is
+# left to the user: where this was measured (benchmarks/challenges/transfer.py) the slower pace helped, R1 did not.
+SLOW = 0.5
 
 
 def choose(recipe: Recipe, images: ImageSet, kimg: float) -> tuple[str, str]:
@@ -19,3 +25,17 @@ def choose(recipe: Recipe, images: ImageSet, kimg: float) -> tuple[str, str]:
     if len(images) < FEW and shown > OFTEN:
         return "freeze_d", f"each of {len(images)} images is shown {shown} times, so the critic would overfit"
     return "full", f"each of {len(images)} images is shown {shown} times, so every weight may move"
+
+
+def slowed(model: Model, recipe: Recipe) -> Recipe | None:
+    """Return the recipe with a slower generator where the architecture's own critic is fresh; None where it stays.
+
+    Whoever set the players' pace already (``--add ttur``), or trains by another kind of critic, is not interfered with.
+    """
+    paced = any(text.partition(":")[0] == "ttur" for text in recipe.added)
+    if not recipe.fresh or paced or model.critic is not None:
+        return None
+    return replace(recipe, phases=tuple(
+        phase if set(phase.trains) & set(recipe.fresh) else replace(phase, rate=phase.rate * SLOW)
+        for phase in recipe.phases
+    ))  # fmt: skip

@@ -14,7 +14,7 @@ from zoo.errors import Unsupported
 from zoo.loading import load
 from zoo.model import Model
 from zoo.recipe import Recipe
-from zoo.transfer.choice import FEW, choose
+from zoo.transfer.choice import FEW, SLOW, choose, slowed
 from zoo.transfer.methods import METHODS, asked
 
 say = logging.getLogger("zoo")
@@ -51,6 +51,8 @@ def prepare(
     reason = "asked for"
     if name == "auto":
         name, reason = choose(recipe, images, kimg)
+        if (slower := slowed(model, recipe)) is not None:
+            recipe, reason = slower, f"{reason}; the others learn at {SLOW:g} of their rate"
         say.warning("Method %s: %s.", name, reason)
     recipe = METHODS[name].apply(model, recipe, **given)
     if recipe.critics and len(images) < FEW and not recipe.augment:
