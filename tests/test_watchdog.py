@@ -247,11 +247,12 @@ def test_a_vae_whose_latents_say_nothing_is_called_posterior_collapse(tmp_path):
 
 
 def test_off_means_that_nothing_is_looked_at(tmp_path):
-    run = train(tmp_path / "run", one_image=[True], on_collapse="off")
+    run = train(tmp_path / "run", one_image=[True], on_collapse="off", looks=1.1)
     assert not looked(run)
     assert not names(run)
 
 
+@pytest.mark.slow
 def test_a_training_that_stops_is_saved_and_goes_on_when_asked_to(tmp_path):
     with pytest.raises(Collapsed, match=r"Step 60: mode collapse .*; stopped and saved at 7\.68 of .* `zoo explain "):
         train(tmp_path / "run", looks=5, one_image=[True], on_collapse="stop")
@@ -311,6 +312,7 @@ def test_going_back_restores_the_weights_of_before_and_goes_on(tmp_path):
     assert (told.name, told.since, told.until) == (COLLAPSE, 5.12, 12.8)
 
 
+@pytest.mark.slow
 def test_a_collapse_that_comes_again_and_again_ends_the_training(tmp_path):
     with pytest.raises(Collapsed, match="after going back 3 times"):
         train(tmp_path / "run", one_image=[True], on_collapse="rollback", looks=3.5)
@@ -323,7 +325,7 @@ def work(out: Path, looks: float, processes: int) -> None:
     train(out, looks=looks, one_image=[True], resume=True, checkpoint_kimg=1.024, settings={"anneal": "constant"})
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_resumed_training_sees_what_an_undisturbed_one_sees(tmp_path, processes):
     for out, looks in (("whole", 3.3), ("parts", 2.3), ("parts", 3.3)):
         if processes > 1:
