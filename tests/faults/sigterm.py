@@ -91,6 +91,7 @@ def ranks(launcher: int) -> list[int]:
 def faults(out: Path, number: signal.Signals, code: int, said: str, *, twice: bool, one: bool) -> list[str]:
     """Return what is wrong with the way in which a command ended."""
     found = []
+    said = "\n".join(line for line in said.splitlines() if not line.startswith("zoo: Step "))      # the watchdog's
     lines = [line for line in said.splitlines() if not line.startswith("zoo: stopped at once")]
     saved = re.fullmatch(SAVED, said.strip())
     before = not (out / "checkpoints" / "00000000").exists() and not (out / "log.jsonl").exists()
