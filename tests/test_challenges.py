@@ -237,7 +237,10 @@ def test_spread_is_the_mean_distance_of_pairs():
     assert stability.spread(images[:1].expand(6, 1, 2, 2)) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in stability.ARMS if name.endswith("/0.0004")])
+@pytest.mark.parametrize("name", [
+    name if name.startswith("relativistic") else pytest.param(name, marks=pytest.mark.slow)
+    for name in stability.ARMS if name.endswith("/0.0004")
+])  # fmt: skip
 def test_every_way_trains(name, mnist, tmp_path):
     settings = {**stability.ARMS[name], "kimg": 0.128, "samples": 20, "reference": 10}
     results = stability.measure(settings, 0, tmp_path, images=mnist)
