@@ -173,7 +173,7 @@ def test_a_strangers_log_ends_in_no_traceback(tmp_path):
 def test_a_training_that_is_stopped_ends_with_one_line_and_code_1(tmp_path):
     out = tmp_path / "run"
     code, _, said = command(
-        "train", "vae", "emoji", "--out", out, "--kimg", "8", "--batch", "128", "--on-collapse", "stop",
+        "train", "vae", "emoji", "--out", out, "--kimg", "14", "--batch", "128", "--on-collapse", "stop",
         *(word for setting in ("resolution=8", "width=4", "widest=8", "latent=4", "prior=normal", "beta=1000",
                                "free_bits=0", "warmup=0") for word in ("--set", setting)),
     )  # fmt: skip

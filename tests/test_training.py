@@ -187,7 +187,9 @@ def test_lazy_gradients_weigh_k_times(tiny, tmp_path):
     (player,) = players(model, replace(model.recipe(), phases=(main, lazy)), scale_gradients=False).values()
     assert player.weight(main) == 1
     assert player.weight(lazy) == 4
+    player.apply(0.01, (0.5, 0.999), None, player.norms())      # without gradients nothing moves
     group = player.optimizer.param_groups[0]
+    assert group["lr"] == pytest.approx(0.01 * 0.8)
     assert group["betas"] == pytest.approx((0.5**0.8, 0.999**0.8))
 
 

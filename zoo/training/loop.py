@@ -186,7 +186,6 @@ class Trainer:
         Return False where the end turned out broken and the training went back.
         """
         self.model.advance(1.0)
-        self.model.advance(1.0)
         if self.ledger.strikes:
             go_back(self, f"at the end, {self.ledger.why()}")
             return False
