@@ -57,8 +57,8 @@ DOORS: dict[str, tuple[str, ...]] = {
 # What a plugin may use of zoo: the contract, and the parts that recipes are made of.
 CONTRACT = (
     "additions.contract", "adversarial", "consistency", "diversity", "errors", "formats.contract",
-    "formats.studiogan", "instance_noise", "judged", "losses", "model", "noise", "packing", "parts", "patches", "penalties",
-    "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "stages", "substitution", "unrolled",
+    "formats.studiogan", "instance_noise", "judged", "losses", "model", "noise", "packing", "parts", "patches",
+    "penalties", "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "stages", "substitution", "unrolled",
 )  # fmt: skip
 
 
