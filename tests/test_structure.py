@@ -58,7 +58,8 @@ DOORS: dict[str, tuple[str, ...]] = {
 CONTRACT = (
     "additions.contract", "adversarial", "consistency", "diversity", "errors", "formats.contract",
     "formats.studiogan", "instance_noise", "judged", "losses", "model", "noise", "packing", "parts", "patches",
-    "penalties", "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "stages", "substitution", "unrolled",
+    "penalties", "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "stages", "substitution",
+    "unrolled",
 )  # fmt: skip
 
 

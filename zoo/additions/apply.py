@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from zoo.additions.contract import STAGES
+from zoo.additions.contract import STAGES, Addition
 from zoo.additions.names import addition
 from zoo.additions.texts import completed, parsed, shown
 from zoo.errors import ConfigError
@@ -28,7 +29,7 @@ def added(model: Model, recipe: Recipe, texts: Sequence[str]) -> Recipe:
     """
     if isinstance(texts, str):
         raise ConfigError(f"add={texts!r}: give a list of additions, such as [{texts!r}].")
-    chosen = []
+    chosen: list[tuple[str, Addition, dict[str, Any]]] = []
     for name, given in map(parsed, texts):
         found = addition(name)
         if name in [each for each, *_ in chosen]:
