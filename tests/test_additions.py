@@ -63,15 +63,16 @@ def trained(images, out, *, steps=200, model=None, loss=None, **options):
     return zoo.train(model, images, kimg=steps * 0.008, out=out, settings=settings, tick_kimg=0.4, **options)
 
 
-def check(run, *, terms=frozenset()):
+def check(run, steps, *, terms=frozenset()):
     last = run.log[-1]
     assert terms <= set(last["terms"])
     broken = [name for name, value in last["terms"].items() if value is None]
     assert not broken
-    assert last["step"] == 200
+    assert last["step"] == steps
     assert run.faults == {"skipped": 0, "rollbacks": 0} or not any(run.faults.values())
-    samples = run.model.sample(16, seed=0)
-    assert float(samples.std(0).mean()) > 0.02      # not one image of all latents
+    if steps >= 200:      # before, the average has hardly left the beginning
+        samples = run.model.sample(16, seed=0)
+        assert float(samples.std(0).mean()) > 0.02      # not one image of all latents
 
 
 def test_every_built_in_addition_is_played():
@@ -79,20 +80,26 @@ def test_every_built_in_addition_is_played():
     assert {parsed(text)[0] for text in CASES} == built_in - {"progressive"}      # see tests/test_progressive.py
 
 
+STEPS = [20, pytest.param(200, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("text", sorted(CASES))
-def test_two_hundred_steps_with_an_addition(text, images, tmp_path):
+def test_so_many_steps_with_an_addition(text, steps, images, tmp_path):
     given, terms = CASES[text]
-    run = trained(images, tmp_path / "run", loss=given.get("loss"), add=[text, *given.get("add", [])])
-    check(run, terms=terms)
+    add = [text, *given.get("add", [])]
+    run = trained(images, tmp_path / "run", steps=steps, loss=given.get("loss"), add=add)
+    check(run, steps, terms=terms)
     name, chosen = parsed(text)
     complete = shown(name, completed(addition(name).apply, chosen, name))
     assert complete in run.settings["recipe"]["added"]
 
 
+@pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("loss", sorted(set(ADVERSARIAL) - {"wasserstein"}))
-def test_two_hundred_steps_with_a_loss(loss, images, tmp_path):
-    run = trained(images, tmp_path / "run", loss=loss)
-    check(run)
+def test_so_many_steps_with_a_loss(loss, steps, images, tmp_path):
+    run = trained(images, tmp_path / "run", steps=steps, loss=loss)
+    check(run, steps)
     assert {phase["settings"]["loss"] for phase in run.settings["recipe"]["phases"]} == {loss}
     assert run.settings["recipe"]["loss"] == loss
 

@@ -386,7 +386,7 @@ def test_a_fine_tune_gives_a_fresh_discriminator_that_learns_alone_first(lone, t
     parent = zoo.load(f"dir:{lone}")
     kept = {name: value.clone() for name, value in parent.generator.state_dict().items()}
     data = images_for(parent, tmp_path / "data")
-    model, images, recipe, facts = prepare(parent, data, "auto", 0.128, {})
+    model, images, recipe, facts = prepare(parent, data, "auto", 0.128, {}, lambda model, recipe: recipe)
     assert facts["fresh"] == ["discriminator"]
     assert facts["method"] == "full"
     assert recipe.fresh == ("discriminator",)

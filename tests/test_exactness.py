@@ -178,9 +178,8 @@ def faults(name: str, *options: str) -> str:
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("seed", ["0", "1"])      # two of ten each, which two workers share
-def test_20_killed_trainings_end_as_if_they_had_not_been(seed):
-    assert faults("kill_resume", "--count", "10", "--seed", seed) == "10/10 bit-exact"
+def test_20_killed_trainings_end_as_if_they_had_not_been():
+    assert faults("kill_resume", "--count", "20", "--only", "dcgan") == "20/20 bit-exact"      # the quick kinds
 
 
 @pytest.mark.slow

@@ -15,7 +15,10 @@ import zoo
 import zoo.training
 
 PATIENCE = 300      # seconds after which a process hangs
-NEEDED = ("accelerate", "matplotlib.backends.backend_agg", "matplotlib.figure", "zoo.cli.app", "zoo.weights")
+NEEDED = (
+    "accelerate", "jinja2", "matplotlib.backends.backend_agg", "matplotlib.figure", "PIL.ImageOps", "torch._dynamo",
+    "zoo.cli.app", "zoo.weights",
+)  # fmt: skip
 
 
 def warm() -> None:

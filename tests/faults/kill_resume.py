@@ -7,7 +7,7 @@ checkpoint, its publication, pruning, run.json, the model folder. After some kil
 as well, as they would be if the machine had failed. Then weights, averages, optimisers, random state, log lines but for
 their clock, and grids are compared bit for bit.
 
-    python tests/faults/kill_resume.py [--count 200] [--seed 0]
+    python tests/faults/kill_resume.py [--count 200] [--seed 0] [--only dcgan]
 """
 
 from __future__ import annotations
@@ -149,16 +149,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="kinds of training whose name holds this")
     asked = parser.parse_args()
+    kinds = [kind for kind in KINDS if asked.only in kind.name]
     warm()
-    for kind in KINDS:
+    for kind in kinds:
         emoji(zoo.create(kind.architecture, **kind.config).config.resolution)
     logging.getLogger("zoo").setLevel(logging.ERROR)
     chance, doing, good, begun = random.Random(asked.seed), Counter[str](), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         known: dict[str, Reference] = {}
         for number in range(asked.count):
-            kind = KINDS[number % len(KINDS)]
+            kind = kinds[number % len(kinds)]
             if kind.name not in known:
                 folder = Path(name) / f"undisturbed-{number}"
                 folder.mkdir()

@@ -140,6 +140,7 @@ def finetune(
         options: as of `train`.
     """
     from zoo.additions.apply import added
+    from zoo.training import starting
     from zoo.training.settings import check_arguments
     from zoo.transfer import prepare
 
@@ -148,6 +149,7 @@ def finetune(
         if name not in possible:
             raise ConfigError(f"No option {name!r}.{suggest(name, possible)} Possible: {', '.join(possible)}.")
     check_arguments(kimg=kimg, out=out, **options)
+    starting.check_free(Path(out), options.get("resume", False))
     settings = _with_batch(options.get("settings") or {}, options.get("batch"), options.get("accumulate", 1))
 
     def chosen(model: Model, recipe: Recipe) -> Recipe:
