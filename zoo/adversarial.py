@@ -178,11 +178,9 @@ def adversarial_of(recipe: Recipe) -> Adversarial:
         ConfigError: none does.
     """
     for phase in recipe.phases:
-        loss: Any = phase.loss
-        while not _holds(loss, "adversarial") and _holds(loss, "loss"):
-            loss = loss.loss
-        if _holds(loss, "adversarial"):
-            found: Adversarial = loss.adversarial
+        holder = _holder(phase.loss, "adversarial")
+        if holder is not None:
+            found: Adversarial = holder.adversarial
             return found
     names = ", ".join(phase.name for phase in recipe.phases)
     raise ConfigError(f"No turn of this recipe ({names}) has an adversarial loss that could be set.")
@@ -212,8 +210,15 @@ def _holds(loss: Loss, name: str) -> bool:
     return is_dataclass(loss) and name in {field.name for field in fields(loss)}
 
 
+def _holder(loss: Any, name: str) -> Any:
+    """Return the outermost of a loss and what it is wrapped around that has a field of this name, or None."""
+    while not _holds(loss, name) and _holds(loss, "loss"):
+        loss = loss.loss
+    return loss if _holds(loss, name) else None
+
+
 def _has(loss: Loss, name: str) -> bool:
-    return _holds(loss, name) or (_holds(loss, "loss") and _has(cast("Any", loss).loss, name))
+    return _holder(loss, name) is not None
 
 
 def _with(phase: Phase, *, settings: dict[str, float | str] | None = None, **changes: Any) -> Phase:

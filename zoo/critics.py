@@ -79,6 +79,12 @@ def wear(model: Model, critic: BaseModel, build: Callable[[Model, Any], nn.Modul
     return model
 
 
+def mark_fresh(model: Model) -> Model:
+    """Note that a model's critic knows nothing yet, and return the model."""
+    model.fresh = tuple(sorted({*model.fresh, NETWORK}))
+    return model
+
+
 def training_recipe(model: Model) -> Recipe:
     """Return how a model is trained unless told otherwise: its own recipe, fitted to its critic."""
     recipe = model.recipe()

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from zoo.critics import NETWORK, CriticKind, attach
+from zoo.critics import NETWORK, CriticKind, attach, mark_fresh
 from zoo.errors import ConfigError, Unsupported
 from zoo.model import Model
 
@@ -19,7 +19,6 @@ class PackedConfig(BaseModel):
 
     kind: Literal["packed"] = "packed"
     m: int = Field(2, ge=2, le=64, description="images that are judged at once")
-
 
 
 def packed(images: Tensor, m: int) -> Tensor:
@@ -65,9 +64,7 @@ def pack(model: Model, m: int = 2) -> Model:
     if model.critic is not None:
         name = model.architecture or type(model).__name__
         raise Unsupported(f"{name} has no discriminator of its own that could judge packs.")
-    attach(model, {"kind": "packed", "m": m})
-    model.fresh = tuple(sorted({*model.fresh, NETWORK}))
-    return model
+    return mark_fresh(attach(model, {"kind": "packed", "m": m}))
 
 
 def _built(model: Model, config: PackedConfig) -> nn.Module:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.adversarial import DiscriminatorLoss, Fakes, GeneratorLoss, fakes
 from zoo.errors import ConfigError
@@ -95,16 +95,33 @@ def _beside(loss: Loss, part: Part, moves: bool) -> Loss:
     return Together(loss, PartLoss((part,), _make(loss), moves))
 
 
-def with_wrapped(recipe: Recipe, wrap: Callable[[Loss], Loss], *, trains: tuple[str, ...], **changes: Any) -> Recipe:
+def with_wrapped(recipe: Recipe, wrap: Callable[[Loss], Loss], *, trains: tuple[str, ...]) -> Recipe:
     """Return the recipe with the loss of every turn that trains one of these networks wrapped in another.
 
     Args:
         wrap: such as `zoo.spectral.Spectral`, `zoo.instance_noise.Noisy` or a `zoo.unrolled.Unrolled`.
-        changes: of those phases besides, such as `project`.
     """
     return replace(recipe, phases=tuple(
-        replace(phase, loss=wrap(phase.loss), **changes) if set(trains) & set(phase.trains) else phase
+        replace(phase, loss=wrap(phase.loss)) if set(trains) & set(phase.trains) else phase
         for phase in recipe.phases
+    ))  # fmt: skip
+
+
+def with_projection(recipe: Recipe, network: str, project: Callable[[nn.Module], None], name: str) -> Recipe:
+    """Return the recipe with a projection of a network's weights after every turn that trains it.
+
+    Args:
+        name: of the projection, for the message.
+
+    Raises:
+        ConfigError: such a turn projects its weights already.
+    """
+    mine = [network in phase.trains for phase in recipe.phases]
+    for phase, here in zip(recipe.phases, mine):
+        if here and phase.project is not None:
+            raise ConfigError(f"Phase {phase.name!r} projects its weights already: take that or {name}.")
+    return replace(recipe, phases=tuple(
+        replace(phase, project=project) if here else phase for phase, here in zip(recipe.phases, mine)
     ))  # fmt: skip
 
 

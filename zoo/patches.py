@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from zoo.critics import NETWORK, CriticKind, attach
+from zoo.critics import CriticKind, attach, mark_fresh
 from zoo.errors import ConfigError
 from zoo.model import Model
 
@@ -77,10 +77,9 @@ def judge_patches(model: Model, *, width: int = 64, layers: int | None = None) -
     Raises:
         ConfigError: the images are too small.
     """
-    room = deepest(model.config.resolution)
-    attach(model, {"kind": "patch", "width": width, "layers": min(LAYERS, max(1, room)) if layers is None else layers})
-    model.fresh = tuple(sorted({*model.fresh, NETWORK}))
-    return model
+    if layers is None:
+        layers = min(LAYERS, max(1, deepest(model.config.resolution)))
+    return mark_fresh(attach(model, {"kind": "patch", "width": width, "layers": layers}))
 
 
 def _built(model: Model, config: PatchConfig) -> nn.Module:

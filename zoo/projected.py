@@ -21,7 +21,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from zoo.adversarial import with_adversarial, without_penalties
 from zoo.backbones import LITE0, backbone
-from zoo.critics import NETWORK, CriticKind, checked, wear
+from zoo.critics import NETWORK, CriticKind, checked, mark_fresh, wear
 from zoo.errors import ConfigError, WeightsError
 from zoo.losses import Adversarial, adversarial
 from zoo.model import Model
@@ -216,9 +216,7 @@ def project(
     if resolution is None:
         resolution = max(PIXELS, -(-model.config.resolution // 32) * 32)
     config = {"kind": "projected", "backbone": backbone, "resolution": resolution, "channels": channels}
-    wear(model, checked(model, config), partial(_built, pretrained=pretrained))
-    model.fresh = tuple(sorted({*model.fresh, NETWORK}))
-    return model
+    return mark_fresh(wear(model, checked(model, config), partial(_built, pretrained=pretrained)))
 
 
 def projected_recipe(recipe: Recipe, loss: Adversarial | None = None) -> Recipe:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from zoo.errors import ConfigError
-from zoo.parts import with_wrapped
+from zoo.parts import with_projection, with_wrapped
 from zoo.recipe import Batch, Loss, Recipe, Terms
 from zoo.substitution import played_with
 
@@ -82,7 +81,5 @@ def with_spectral_norm(recipe: Recipe, network: str = "discriminator") -> Recipe
     Raises:
         ConfigError: a turn that trains it projects its weights already, such as by clipping.
     """
-    for phase in recipe.phases:
-        if network in phase.trains and phase.project is not None:
-            raise ConfigError(f"Phase {phase.name!r} projects its weights already: take that or spectral norm.")
-    return with_wrapped(recipe, lambda loss: Spectral(loss, network), trains=(network,), project=normalise)
+    recipe = with_projection(recipe, network, normalise, "spectral norm")
+    return with_wrapped(recipe, lambda loss: Spectral(loss, network), trains=(network,))

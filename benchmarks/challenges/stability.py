@@ -15,7 +15,7 @@ from typing import Any
 import harness
 import torch
 from arms import recipe_of
-from digits import Digits, Stacked, opened, read
+from digits import Stacked, digits_of, opened
 
 import zoo
 from zoo.data.images import ImageSet
@@ -43,11 +43,6 @@ ARMS = {
     f"{name}/{rate:g}": {"kimg": 64, **way, "recipe": {"lr": rate, "betas": [0.0, 0.99]}}
     for name, way in WAYS.items() for rate in RATES
 }  # fmt: skip
-
-
-@cache
-def digits_of(folder: Path) -> Digits:
-    return read(folder)
 
 
 @cache

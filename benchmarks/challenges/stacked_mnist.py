@@ -26,11 +26,11 @@ from digits import (
     Digits,
     Stacked,
     classifier,
+    digits_of,
     divergence,
     floors,
     modes,
     opened,
-    read,
     shares,
 )
 from torch import Tensor
@@ -60,11 +60,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "pacdcgan2": {**PLAIN, "add": ["pacgan:m=2"]},
 }
 QUICK: dict[str, Any] = {"kimg": 0.256, "samples": 500, "triples": 1000, "epochs": 0.02, "least": 0.0}
-
-
-@cache
-def digits_of(folder: Path) -> Digits:
-    return read(folder)
 
 
 @cache

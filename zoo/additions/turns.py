@@ -10,11 +10,11 @@ from pydantic import Field
 
 from zoo.additions.contract import Addition, Positive, Share
 from zoo.adversarial import adversarial_of, with_adversarial
-from zoo.errors import ConfigError, Unsupported
+from zoo.errors import Unsupported
 from zoo.instance_noise import Noisy
 from zoo.losses import top_k as best_only
 from zoo.model import Model
-from zoo.parts import with_wrapped
+from zoo.parts import with_projection, with_wrapped
 from zoo.penalties import clip_weights
 from zoo.recipe import Recipe
 from zoo.spectral import with_spectral_norm
@@ -69,13 +69,7 @@ def spectral_norm(model: Model, recipe: Recipe) -> Recipe:
 def weight_clipping(model: Model, recipe: Recipe, *, limit: Positive = 0.01) -> Recipe:
     """Clip the critic's weights after each of its steps."""
     _check_plays(model, recipe, "weight_clipping", *CRITIC)
-    for phase in recipe.phases:
-        if "discriminator" in phase.trains and phase.project is not None:
-            raise ConfigError(f"Phase {phase.name!r} projects its weights already: weight_clipping cannot join it.")
-    clip = partial(clip_weights, bound=limit)
-    return replace(recipe, phases=tuple(
-        replace(phase, project=clip) if "discriminator" in phase.trains else phase for phase in recipe.phases
-    ))  # fmt: skip
+    return with_projection(recipe, "discriminator", partial(clip_weights, bound=limit), "weight_clipping")
 
 
 def critic_steps(model: Model, recipe: Recipe, *, n: Annotated[int, Field(ge=2, le=100)] = 5) -> Recipe:
