@@ -23,7 +23,7 @@ from zoo.watchdog.holdout import divided, spare
 from zoo.watchdog.look import Eye
 from zoo.watchdog.readings import EVERY, SAMPLES, Seen
 from zoo.watchdog.reference import Reference
-from zoo.watchdog.signs import COLLAPSE, LIMITS, POSTERIOR, SIGNS
+from zoo.watchdog.signs import COLLAPSE, DIVERGENCE, LIMITS, OSCILLATES, POSTERIOR, SIGNS
 
 ROOT = Path(__file__).parent.parent
 LOOK = EVERY * SAMPLES      # images between two looks
@@ -190,6 +190,37 @@ def test_samples_that_are_still_alike_as_a_long_training_begins_are_no_collapse(
 
     assert told([ALIKE] * 10) == []
     assert told([WELL, *[ALIKE] * 10]) == [COLLAPSE]      # but they differed already
+
+
+def test_samples_that_leave_what_they_covered_are_a_collapse_though_they_differ():
+    had = {**WELL, "coverage": 0.6, "missing": 0.3}
+    lost = {**WELL, "coverage": 0.1, "missing": 0.95}
+    assert history([had, lost, lost, lost])[1] == [COLLAPSE]
+    assert history([lost] * 6)[1] == []                                        # it has not had more: slow, or young
+    assert history([had, *[{**lost, "missing": 0.8}] * 6])[1] == []
+    assert history([had, *[{**lost, "coverage": 0.2}] * 6])[1] == []
+
+
+def wandering(middles: list[float], offset: float) -> list[str]:
+    """Look once for each place of the samples' mean; return the names as they came."""
+    seen = History()
+    return [each.name for number, middle in enumerate(middles, 1)
+            for each in seen.add(20 * number, BATCH, 10 * LOOK, {}, Seen({**WELL, "offset": offset}, (middle,)), 0)]
+
+
+def test_samples_that_wander_and_stay_off_the_data_oscillate():
+    to_and_fro = [0.0, 0.6] * 4
+    assert wandering(to_and_fro, offset=0.8) == [OSCILLATES]
+    assert wandering(to_and_fro, offset=0.4) == []             # a young network, which comes nearer
+    assert wandering([0.0, 0.3] * 4, offset=0.8) == []         # off, but it stands
+    assert wandering(to_and_fro[:6], offset=0.8) == []         # five moves, seen once
+    assert wandering([*[0.0] * 4, 1.0, *[1.0] * 3], offset=0.8) == []     # one leap is no oscillation
+
+
+def test_a_critic_that_runs_away_is_divergence_whichever_side_it_favours():
+    wild = [{**WELL, "logit_real": real, "logit_fake": 0.0, "logit_spread": 400.0} for real in (700.0, 3.0, -500.0)]
+    assert history(wild)[1] == [DIVERGENCE]
+    assert history([{**each, "logit_spread": 20.0} for each in wild])[1] == []
 
 
 def test_a_history_goes_on_from_its_state():

@@ -1,7 +1,7 @@
 """Does the watchdog see a training go wrong, does it call it rightly, and does it leave healthy ones alone?
 
 Twenty trainings that are made to fail in a known way, and twenty healthy ones of many kinds, all tiny: 16x16 emoji,
-half a minute each on one core. The thresholds of `zoo.watchdog.signs` were fixed with `--tuning`, which takes other
+some ten seconds each on one core. The thresholds of `zoo.watchdog.signs` were fixed with `--tuning`, which takes other
 seeds and keeps its results apart; without it the same arms are run once, with seeds that no threshold has seen.
 """
 
@@ -26,19 +26,20 @@ from zoo.data import ImageSet, open_images
 from zoo.data.order import permutation
 from zoo.errors import Collapsed, Diverged
 
-SCORED = 1000      # added to the seed unless tuning
+SCORED = 2000      # added to the seed unless tuning; 1000 was looked at when the limits were changed
 SCHEDULE = {"tick_kimg": 0.64, "sample_kimg": 1000, "checkpoint_kimg": 1000}
 DCGAN = {"resolution": 16, "latent": 16, "generator_width": 16, "discriminator_width": 16}
 STYLEGAN = {"resolution": 16, "latent": 32, "w": 32, "mapping_layers": 2, "channel_base": 128, "channel_max": 16}
 VAE = {"resolution": 16, "width": 8, "widest": 32, "latent": 16, "prior_width": 32, "prior_steps": 4}
 R3GAN = {"resolution": 16, "latent": 16, "channel_base": 256, "channel_max": 32, "blocks": 1}
+SOON, LATE = 9.0, 18.5      # kimg: what is there from the start needs three looks, what comes and goes more
 COLLAPSE, DIVERGENCE, OVERFITS = "mode collapse", "divergence", "discriminator overfits"
 POSTERIOR, COPIES, OSCILLATES = "posterior collapse", "memorisation", "oscillation"
 
 
 def gan(config: Mapping[str, Any] = DCGAN, name: str = "dcgan", **more: Any) -> dict[str, Any]:
     """Return an arm; `more` may have settings, add, data (a number: so many emoji), kimg, fault, expected."""
-    return {"architecture": name, "config": dict(config), "kimg": 13.0, "settings": {"lr": 1e-3}, "data": "emoji",
+    return {"architecture": name, "config": dict(config), "kimg": LATE, "settings": {"lr": 1e-3}, "data": "emoji",
             "fault": {}, "expected": [], "add": [], "hold_out": None, **more}  # fmt: skip
 
 
@@ -76,7 +77,6 @@ HEALTHY = {
     "vae, normal prior": vae({"prior": "normal"}),
     "vae, gaussian": vae({"likelihood": "gaussian"}),
 }
-SOON, LATE = 9.0, 18.5      # kimg: what is there from the start needs three looks, what comes and goes more
 FAILING = {
     "one image": failing(gan(kimg=SOON), COLLAPSE, codes=1),
     "two images, least squares": failing(gan(settings=LEAST, kimg=SOON), COLLAPSE, codes=2),

@@ -45,7 +45,8 @@ class Watch:
             trainer.step, trainer.recipe.batch, trainer.schedule.kimg * 1000, terms, seen, skipped
         )
         findings = [finding.report() for finding in self.history.findings]
-        told = {name: self.history.latest[name] for name in (*seen.numbers, "drift") if name in self.history.latest}
+        latest = self.history.latest
+        told = {name: latest[name] for name in (*seen.numbers, "drift", "strayed") if name in latest}
         return {"watchdog": told, **({"findings": findings} if findings else {})}
 
     def act(self, trainer: Trainer) -> bool:

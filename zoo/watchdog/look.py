@@ -71,7 +71,9 @@ class Eye:
     def _judged(self, model: Model, on_fake: list[Tensor]) -> dict[str, float]:
         pixels, labels = self._bank
         on_real = _logits(model, pixels[:JUDGED], labels)
-        found = {"logit_real": float(on_real.mean()), "logit_fake": float(torch.cat(on_fake).mean())}
+        fake = torch.cat(on_fake)
+        found = {"logit_real": float(on_real.mean()), "logit_fake": float(fake.mean()),
+                 "logit_spread": float(torch.cat([on_real, fake]).std(correction=0))}  # fmt: skip
         if self._kept is not None:
             found["logit_held"] = float(_logits(model, *self._kept).mean())
         return found

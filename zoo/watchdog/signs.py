@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from zoo.watchdog.readings import Reading
 
@@ -27,16 +28,20 @@ LIMITS: dict[str, Limit] = {
     "spread": Limit(0.15, "samples that differ so little, compared with reals, are variations of one image"),
     "fallen": Limit(0.4, "variety that a training has had and lost to this share does not come back by itself"),
     "offset": Limit(1.5, "in standard deviations of the reals: a mean this far off is outside of the data"),
-    "logits": Limit(100.0, "mean logits that differ so much give the generator no direction"),
+    "logits": Limit(50.0, "logits of reals and samples spread so far that they give the generator no direction"),
+    "missing": Limit(0.9, "share of the reals that have too few samples like them, of a training that had more"),
     "held": Limit(0.5, "of the way from the training images' logits to the samples': held out ones taken for fakes"),
     "copies": Limit(0.3, "share of samples that nearly are a training image"),
-    "drift": Limit(0.45, "in standard deviations of the reals: so far the samples' mean moves between two looks"),
+    "drift": Limit(0.45, "in standard deviations of the reals: so far the samples' mean moves from look to look"),
+    "adrift": Limit(0.5, "in the same unit: so far from the reals' mean is that of samples that wander"),
     "kl": Limit(0.5, "nats that the latents of an image say in all: less than one bit"),
     "active": Limit(0.5, "latent dimensions that vary with the image: not even one, on average"),
 }
 SETTLING = 50_000       # images, and at most this share of a training, in which samples may be alike, and wander
 SETTLING_SHARE = 0.1
+WANDERS = 5             # looks over which samples move about
 RISEN = 2.0             # times its limit: variety that was there, so that its loss counts at any time
+HAD, LEFT = 0.15, 0.25  # coverage that a training has had at least, and what share of it is left where it was lost
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,19 @@ def _collapse(looks: Sequence[Reading], whole: float) -> str:
     best = max((look["vendi"] for look in looks if "vendi" in look), default=0.0)
     if "vendi" in now and now["vendi"] < LIMITS["fallen"].value * best and best > LIMITS["fallen"].value:
         return f"variety fell to {now['vendi']:.2g} of that of real images, from {best:.2g} {_at('fallen')}"
-    return ""
+    return _lost(looks)
+
+
+def _lost(looks: Sequence[Reading]) -> str:
+    """Variety may stay, and lie where hardly any image of the data is: samples that have left what they covered."""
+    now = looks[-1]
+    best = max((look["coverage"] for look in looks if "coverage" in look), default=0.0)
+    if best < HAD or now.get("coverage", best) > LEFT * best or not _above(now, "missing"):
+        return ""
+    return (
+        f"samples cover {now['coverage']:.2g} of the reals, from {best:.2g}, and {now['missing']:.2g} of these have "
+        f"too few like them {_at('missing')}"
+    )
 
 
 def _settling(looks: Sequence[Reading], whole: float) -> bool:
@@ -105,19 +122,27 @@ def _divergence(looks: Sequence[Reading], whole: float) -> str:
         return f"{now['broken']:.0%} of the samples hold values that are not finite"
     if now.get("lost") or now.get("skipped"):
         return f"{now.get('lost', 0):g} terms are not finite, {now.get('skipped', 0):g} turns were left out"
-    apart = abs(now.get("logit_real", 0.0) - now.get("logit_fake", 0.0))
-    if apart > LIMITS["logits"].value:
-        return f"the critic's mean logits on reals and samples differ by {apart:.3g} {_at('logits')}"
+    # Not the gap of their means: these cross again and again while a critic runs away.
+    spread = now.get("logit_spread", 0.0)
+    if spread > LIMITS["logits"].value:
+        return f"the critic's logits of reals and samples have a standard deviation of {spread:.3g} {_at('logits')}"
     if _above(now, "offset"):
         return f"the samples' mean is {now['offset']:.2g} standard deviations off that of the reals {_at('offset')}"
     return ""
 
 
 def _oscillation(looks: Sequence[Reading], whole: float) -> str:
-    now = looks[-1]
-    if _alike(looks) or _early(looks, whole) or _divergence(looks, whole) or not _above(now, "drift"):
-        return ""      # early on, all of a training is on its way
-    return f"the samples' mean moved by {now['drift']:.2g} standard deviations since the last look {_at('drift')}"
+    """Young networks move as much, but towards the data: what wanders stays off it."""
+    moves = [look for look in looks if "drift" in look and "offset" in look][-WANDERS:]
+    if len(moves) < WANDERS or _alike(looks) or _early(looks, whole):
+        return ""
+    drift, offset = (median(look[name] for look in moves) for name in ("drift", "offset"))
+    if drift <= LIMITS["drift"].value or offset <= LIMITS["adrift"].value:
+        return ""
+    return (
+        f"in {WANDERS} looks the samples' mean moved by {drift:.2g} standard deviations from each to the next "
+        f"{_at('drift')}, and stayed {offset:.2g} off that of the reals {_at('adrift')}, in the median"
+    )
 
 
 # Critics that know their images by heart.
@@ -160,5 +185,5 @@ SIGNS: tuple[Sign, ...] = (
     Sign(POSTERIOR, 3, curable=False, seen=_posterior),
     Sign(COPIES, 3, curable=False, seen=_copies),
     Sign(OVERFITS, 3, curable=False, seen=_overfits),
-    Sign(OSCILLATES, 6, curable=True, seen=_oscillation),
+    Sign(OSCILLATES, 2, curable=True, seen=_oscillation),
 )
