@@ -1,5 +1,6 @@
-"""Transfer to few images: every method of `zoo finetune` against training from scratch with the same number of steps.
+"""Transfer to few images: every method of `zoo finetune` against training from scratch.
 
+Scratch has the same number of steps, and in one arm ten times as many.
 Two pairs of domains. `smileys` needs nothing: the bundled weights, which never saw a smiley, learn 50 or 100 of the 169
 bundled ones. A second one is given as ``--pair NAME=SOURCE,TARGET``: image folders, or folders of MNIST's four files,
 such as those of Fashion-MNIST and MNIST; a DCGAN is trained on the source first, once. Judged are samples against
@@ -40,6 +41,7 @@ WEIGHTS = (
     "l2_sp:weight=0.01", "l2_sp:weight=1", "ewc:weight=0.01", "ewc:weight=1", "cdc:weight=100", "lora:rank=2",
 )  # fmt: skip
 KIMG, SAMPLES = 6.0, 1000
+LONG = 10      # times as many images: what a method should spare
 PARENT = {"resolution": 32, "channels": 1, "generator_width": 32, "discriminator_width": 32}
 PARENT_KIMG = 200.0
 
@@ -68,6 +70,7 @@ def arms(pairs: Mapping[str, Pair], kimg: float) -> dict[str, dict[str, Any]]:
                 place = f"{pair}, {parent}, {n} images:"
                 for method in (*METHODS, *WEIGHTS):
                     found[f"{place} {method}"] = {**settings, "method": method}
+                found[f"{place} scratch x {LONG}"] = {**settings, "method": "scratch", "kimg": LONG * kimg}
                 for name, more in FRESH.items():
                     found[f"{place} {name}"] = {**settings, "method": "full", "fresh": True, **more}
                 found[f"{place} full, R1"] = {**settings, "method": "full", "add": ["r1:gamma=10"]}
