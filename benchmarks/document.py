@@ -41,7 +41,8 @@ def document(
         summary: what they come to.
         peers: package -> version of what was measured against.
     """
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    here = Path(__file__).parent      # wherever the script is called from
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
     known = {**versions(), **(peers or {})}
     return {"command": " ".join(["python", *sys.argv]), "commit": commit, "machine": before,
             "versions": known, "runs": runs, "summary": summary}  # fmt: skip
