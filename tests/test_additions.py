@@ -37,6 +37,7 @@ CASES: dict[str, tuple[dict[str, object], set[str]]] = {
     "gradient_penalty": ({"loss": "wasserstein", "add": ["critic_steps:n=2"]}, {"discriminator.gradient_penalty"}),
     "instance_noise": ({}, set()),
     "lecam:weight=0.01": ({}, {"discriminator.lecam"}),
+    "minibatch_std": ({}, set()),
     "mode_seeking:weight=0.1": ({}, {"generator.mode_seeking"}),
     "orthogonal": ({}, {"generator.orthogonal"}),
     "pacgan": ({}, set()),

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("recipe", "losses", "discovery", "backbones", "judged", "substitution", "stages"),         # training as data
     ("regularisers", "consistency", "diversity", "instance_noise", "additions.contract"),       # what a turn may have
     ("model", "critics", "adversarial", "projected", "registry", "data", "hub", "parts", "spectral", "unrolled",
-     "packing", "patches", "perceptual", "lowrank", "deception", "fading", "growing"),
+     "packing", "minibatch_std", "patches", "perceptual", "lowrank", "deception", "fading", "growing"),
     ("additions",),                                                          # the same by name
     ("cards", "weights", "deltas"),
     ("conversion",),                                                         # foreign checkpoints
@@ -57,9 +57,9 @@ DOORS: dict[str, tuple[str, ...]] = {
 # What a plugin may use of zoo: the contract, and the parts that recipes are made of.
 CONTRACT = (
     "additions.contract", "adversarial", "consistency", "diversity", "errors", "formats.contract",
-    "formats.studiogan", "instance_noise", "judged", "losses", "model", "noise", "packing", "parts", "patches",
-    "penalties", "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "stages", "substitution",
-    "unrolled",
+    "formats.studiogan", "instance_noise", "judged", "losses", "minibatch_std", "model", "noise", "packing", "parts",
+    "patches", "penalties", "perceptual", "plugin", "recipe", "regularisers", "schedules", "spectral", "stages",
+    "substitution", "unrolled",
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ FIRST = "projected"      # what a configuration that says no kind is: there was 
 KINDS = {      # `kind` in config.json -> where its `CriticKind` is
     "projected": "zoo.projected:PROJECTED",
     "packed": "zoo.packing:PACKED",
+    "minibatch_std": "zoo.minibatch_std:MINIBATCH_STD",
     "patch": "zoo.patches:PATCH",
 }
 
@@ -67,6 +68,23 @@ def checked(model: Model, config: Mapping[str, object]) -> BaseModel:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"critic: {place}={str(first['input'])[:60]!r}: {first['msg']}.") from error
+
+
+def check_own(model: Model, purpose: str) -> None:
+    """Refuse a model whose discriminator is another than its architecture's.
+
+    Args:
+        purpose: what its own is wanted for.
+
+    Raises:
+        Unsupported: with the kind that stands in for it.
+    """
+    if model.critic is not None:
+        name, kind = model.architecture or type(model).__name__, getattr(model.critic, "kind", FIRST)
+        raise Unsupported(
+            f"{name} has a critic of the kind {kind!r}, and no discriminator of its own that could {purpose}: "
+            "keep one of the two."
+        )
 
 
 def wear(model: Model, critic: BaseModel, build: Callable[[Model, Any], nn.Module]) -> Model:

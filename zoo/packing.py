@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from zoo.critics import NETWORK, CriticKind, attach, mark_fresh
-from zoo.errors import ConfigError, Unsupported
+from zoo.critics import NETWORK, CriticKind, attach, check_own, mark_fresh
+from zoo.errors import ConfigError
 from zoo.model import Model
 
 
@@ -61,9 +61,7 @@ def pack(model: Model, m: int = 2) -> Model:
     """
     if m < 2:
         raise ConfigError(f"m={m}: a pack holds at least 2 images.")
-    if model.critic is not None:
-        name = model.architecture or type(model).__name__
-        raise Unsupported(f"{name} has no discriminator of its own that could judge packs.")
+    check_own(model, "judge packs")
     return mark_fresh(attach(model, {"kind": "packed", "m": m}))
 
 

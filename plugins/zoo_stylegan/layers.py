@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
+from zoo.minibatch_std import deviation
 from zoo_stylegan.config import BINOMIAL
 
 SLOPE = 0.2               # of leaky ReLU
@@ -209,8 +210,6 @@ def minibatch_stddev(x: Tensor, group: int | None, channels: int) -> Tensor:
     Sample n is grouped with n + N/group, n + 2N/group, ...; a smaller batch is one group, and any without `group`.
     """
     n, c, h, w = x.shape
-    size = group if group and n % group == 0 else n
-    y = wide(x).reshape(size, n // size, channels, c // channels, h, w)
-    deviation = (y.var(0, unbiased=False) + 1e-8).sqrt().mean(dim=(2, 3, 4))
-    planes = deviation.repeat(size, 1)[:, :, None, None].expand(-1, -1, h, w)
+    found = deviation(x, group).reshape(-1, channels, c // channels, h, w).mean(dim=(2, 3, 4))
+    planes = found.repeat(n // len(found), 1)[:, :, None, None].expand(-1, -1, h, w)
     return torch.cat([x, planes.to(x.dtype)], dim=1)

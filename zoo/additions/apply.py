@@ -17,7 +17,7 @@ from zoo.recipe import Recipe
 def added(model: Model, recipe: Recipe, texts: Sequence[str]) -> Recipe:
     """Return the recipe with additions; `Recipe.added` says which, with all their options.
 
-    They are applied stage by stage, those of one stage in the order given. Some change the model: PacGAN its critic.
+    They are applied stage by stage, those of one stage in the order given. Some change the model: its critic.
 
     Args:
         texts: such as ``("r1:gamma=1,every=16", "pacgan:m=2")``.

@@ -9,6 +9,7 @@ from pydantic import Field
 from zoo.additions.contract import Addition, Positive
 from zoo.diversity import Bures, FeatureMatching, ModeSeeking
 from zoo.errors import ConfigError
+from zoo.minibatch_std import judge_groups
 from zoo.model import Model
 from zoo.packing import pack
 from zoo.parts import with_part
@@ -20,6 +21,14 @@ def pacgan(model: Model, recipe: Recipe, *, m: Annotated[int, Field(ge=2, le=64)
     if recipe.batch % m:
         raise ConfigError(f"pacgan:m={m} does not divide the batch of {recipe.batch}: give another --batch or m.")
     pack(model, m)
+    return recipe
+
+
+def minibatch_std(model: Model, recipe: Recipe, *, group: Annotated[int, Field(ge=2, le=1024)] = 4) -> Recipe:
+    """Give the model a fresh critic that sees the standard deviation of each pixel over a group of images."""
+    if recipe.batch < 2:
+        raise ConfigError("minibatch_std compares images, and a batch of 1 has none to compare: give a larger --batch.")
+    judge_groups(model, group)
     return recipe
 
 
@@ -43,6 +52,13 @@ PACGAN = Addition(
     failure="mode collapse",
     paper="Lin et al., 2018, arXiv:1712.04086",
     apply=pacgan,
+    stage="critic",
+)
+MINIBATCH_STD = Addition(
+    summary="a fresh critic that sees how much each pixel varies over a group of images",
+    failure="mode collapse, samples of little variety",
+    paper="Karras et al., 2018, arXiv:1710.10196; Salimans et al., 2016, arXiv:1606.03498",
+    apply=minibatch_std,
     stage="critic",
 )
 MODE_SEEKING = Addition(

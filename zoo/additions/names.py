@@ -23,6 +23,7 @@ _ADDITIONS = {
     "gradient_penalty": "zoo.additions.penalties:GRADIENT_PENALTY",
     "instance_noise": "zoo.additions.turns:INSTANCE_NOISE",
     "lecam": "zoo.additions.penalties:LECAM",
+    "minibatch_std": "zoo.additions.diversity:MINIBATCH_STD",
     "mode_seeking": "zoo.additions.diversity:MODE_SEEKING",
     "orthogonal": "zoo.additions.penalties:ORTHOGONAL",
     "pacgan": "zoo.additions.diversity:PACGAN",

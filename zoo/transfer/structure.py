@@ -23,8 +23,18 @@ class Parts:
 
 
 def parts(network: nn.Module) -> Parts:
-    """Return a network's parts: its blocks are the longest of its containers, or else its children themselves."""
+    """Return a network's parts: its blocks are the longest of its containers, or else its children themselves.
+
+    Those of a network that only stands around another, as critics of packs and groups do, are the other's.
+    """
     children = dict(network.named_children())
+    if len(children) == 1:
+        [(only, inner)] = children.items()
+        found = parts(inner)
+        if found.blocks and not isinstance(inner, Containers):
+            return Parts(
+                tuple(f"{only}.{part}" for part in found.before), tuple(f"{only}.{part}" for part in found.blocks)
+            )
     containers = {
         child: [f"{child}.{inner}" for inner, _ in module.named_children()]
         for child, module in children.items()
