@@ -43,7 +43,7 @@ WEIGHTS = (
 KIMG, SAMPLES = 6.0, 1000
 LONG = 10      # times as many images: what a method should spare
 PARENT = {"resolution": 32, "channels": 1, "generator_width": 32, "discriminator_width": 32}
-PARENT_KIMG = 200.0
+PARENT_KIMG = 100.0
 
 
 @dataclass(frozen=True)
