@@ -24,7 +24,7 @@ from zoo.metrics.names import offline_features
 from zoo.noise import key
 
 COLUMNS = ("survived", "frechet", "coverage", "recall", "spread")
-RATES = (1e-4, 4e-4, 1.6e-3, 6.4e-3)
+RATES = (2e-4, 1e-3, 5e-3)
 SPREAD, COVERAGE = 0.5, 0.1      # least of a run that has not collapsed
 SAMPLES, REFERENCE = 2000, 5000
 PAIRED = 500                     # images whose spread is measured
@@ -40,7 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "relativistic+r1+r2": {"model": BARE, "loss": "relativistic", "gamma": [1.0, 0.1]},
 }
 ARMS = {
-    f"{name}/{rate:g}": {"kimg": 64, **way, "recipe": {"lr": rate, "betas": [0.0, 0.99]}}
+    f"{name}/{rate:g}": {"kimg": 16, **way, "recipe": {"lr": rate, "betas": [0.0, 0.99]}}
     for name, way in WAYS.items() for rate in RATES
 }  # fmt: skip
 

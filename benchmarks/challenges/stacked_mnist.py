@@ -1,8 +1,8 @@
 """Stacked MNIST: how many of a thousand modes a GAN finds, and how evenly, by VEEGAN's and PacGAN's protocol.
 
-The networks are a quarter as wide and the training is one pass over the triples, where PacGAN makes 50, so that an arm
-takes minutes of a core; what is compared are the arms. A KL is given beside the floor that 26,000 perfect samples have
-by chance alone, and its excess over it. The arm `data` is what the classifier counts in real triples.
+The networks are half as wide and the training is five passes over the triples, where PacGAN makes 50, so that an arm
+takes half an hour of a core. A KL is given beside the floor that 26,000 perfect samples have by chance alone, and its
+excess over it. The arm `data` is what the classifier counts in real triples.
 """
 
 from __future__ import annotations
@@ -44,22 +44,27 @@ from zoo.noise import key
 from zoo.storage import place
 
 COLUMNS = ("modes", "kl_uniform", "kl_excess", "kl_data", "kimg")
-NARROW = {"resolution": 32, "latent": 64, "generator_width": 16, "discriminator_width": 16}
-PLAIN: dict[str, Any] = {"architecture": "dcgan", "model": NARROW, "kimg": 128}
+NARROW = {"resolution": 32, "latent": 64, "generator_width": 32, "discriminator_width": 32}
+# A penalty of gamma 1 finds 300 modes sooner, and then leaves the critic nothing to tell digits from their likes by.
+PENALTIES = ["r1:gamma=0.05,every=4", "r2:gamma=0.05,every=4"]
+OPTIMISER: dict[str, Any] = {
+    "lr": 7e-4, "betas": [0.0, 0.99], "batch": 32, "anneal": "cosine", "final_rate": 0.1, "ema_kimg": 5.0,
+}  # fmt: skip
 RECOMMENDED: dict[str, Any] = {
-    **PLAIN,
-    "model": {**NARROW, "discriminator_norm": False},
-    "loss": "relativistic",
-    "gamma": [1.0, 0.1],
-    "recipe": {"lr": 5e-4, "betas": [0.0, 0.99], "anneal": "cosine", "final_rate": 0.1, "ema_kimg": 5.0},
-}
+    "architecture": "dcgan", "model": {**NARROW, "discriminator_norm": False}, "kimg": 640, "precision": "bf16",
+    "loss": "relativistic", "add": PENALTIES, "recipe": OPTIMISER,
+}  # fmt: skip
+PLAIN: dict[str, Any] = {"architecture": "dcgan", "model": NARROW, "kimg": 640, "precision": "bf16",
+                         "recipe": {"batch": 32, "ema_kimg": 5.0}}  # fmt: skip
 ARMS: dict[str, dict[str, Any]] = {
     "data": {"resampled": True},
     "recommended": RECOMMENDED,
     "dcgan": PLAIN,
     "pacdcgan2": {**PLAIN, "add": ["pacgan:m=2"]},
 }
-QUICK: dict[str, Any] = {"kimg": 0.256, "samples": 500, "triples": 1000, "epochs": 0.02, "least": 0.0}
+QUICK: dict[str, Any] = {
+    "kimg": 0.256, "precision": None, "samples": 500, "triples": 1000, "epochs": 0.02, "least": 0.0,
+}  # fmt: skip
 
 
 @cache
@@ -86,8 +91,8 @@ def measure(
     watch = Watch(model, images, network, folder / "history.json", n // 10)
     run = zoo.train(
         model, images, kimg=settings["kimg"], out=folder / "run", resume=True, seed=seed,
-        recipe=recipe_of(model, settings), tick_kimg=settings["kimg"] / 8, sample_kimg=1e6,
-        checkpoint_kimg=settings["kimg"] / 16, progress=watch,
+        recipe=recipe_of(model, settings), precision=settings["precision"], tick_kimg=settings["kimg"] / 16,
+        sample_kimg=1e6, checkpoint_kimg=settings["kimg"] / 16, progress=watch,
     )  # fmt: skip
     counts = modes(network, Sampler.of(run.model, images, seed=seed, psi=1.0).batches(n, 500))
     if seed == 0 and out is not None:
