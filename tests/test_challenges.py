@@ -239,7 +239,7 @@ def test_spread_is_the_mean_distance_of_pairs():
 
 @pytest.mark.parametrize("name", [
     name if name.startswith("relativistic") else pytest.param(name, marks=pytest.mark.slow)
-    for name in stability.ARMS if name.endswith("/0.0004")
+    for name in stability.ARMS if name.endswith("/0.001")
 ])  # fmt: skip
 def test_every_way_trains(name, mnist, tmp_path):
     settings = {**stability.ARMS[name], "kimg": 0.128, "samples": 20, "reference": 10}
