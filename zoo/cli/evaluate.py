@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.output import Json, document, kept_for_document
-from zoo.cli.target import Data, NameOrRun
+from zoo.cli.target import Data, NameOrRun, Parent, with_parent
 
 
 def evaluate(
@@ -21,15 +21,18 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="Images whose features are computed at once.")] = 64,
     reference: Annotated[int | None, typer.Option(min=1, help="Real images to compare with; all if left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Compute even from too few images to be trusted.")] = False,
+    parent: Parent = None,
     json: Json = False,
 ) -> None:
     """Measure a model against images: FID, KID, precision and recall, ..."""
+    import torch
+
     from zoo.cli.progress import Progress
     from zoo.evaluation import evaluate as measure
 
     with kept_for_document(json), Progress(f"evaluate {name}") as progress:
         found = measure(
-            name,
+            with_parent(name, parent, device="cuda" if torch.cuda.is_available() else "cpu"),
             data,
             metrics=metrics.split(","),
             samples=samples,

@@ -33,7 +33,7 @@ from zoo.cli.options import (
     without_processes,
 )
 from zoo.cli.settings import Settings, split
-from zoo.cli.target import Data, Name
+from zoo.cli.target import Data, Name, Parent
 
 
 def finetune(
@@ -67,6 +67,7 @@ def finetune(
     compile: Compile = False,
     workers: Workers = 0,
     processes: Processes = 1,
+    parent: Parent = None,
 ) -> None:
     """Fine-tune a pretrained model on your images."""
     if processes > 1:
@@ -78,16 +79,15 @@ def finetune(
 
     seed_everything(seed)
     settings, additions = with_file(recipe, settings, add)
-    parent, chosen = _parent(name, settings, critic)
+    begun, chosen = _begun(name, parent, settings, critic)
     with Progress(f"finetune {name}") as progress:
         run = training.finetune(
-            parent,
+            begun,
             data,
             kimg=kimg,
             method=method,
             batch=batch_size(batch),
-            out=out,
-            resume=resume,
+            out=out, resume=resume,
             checkpoint_kimg=every,
             keep=keep, patience=patience, on_collapse=on_collapse, hold_out=hold_out, track=track or (),
             seed=seed,
@@ -99,15 +99,17 @@ def finetune(
     typer.echo(f"{run.directory}/model holds the weights, {run.directory}/samples the grids.")
 
 
-def _parent(name: str, settings: list[str] | None, critic: str | None) -> tuple[Any, dict[str, Any]]:
+def _begun(
+    name: str, parent: str | None, settings: list[str] | None, critic: str | None
+) -> tuple[Any, dict[str, Any]]:
     # A changed configuration, such as another resolution, needs the weights fitted to it; a model that is left as it is
     # stays a name, which may be fitted to the classes of the data.
     from zoo.loading import load
 
-    if not settings and critic is None:
+    if not settings and critic is None and parent is None:
         return name, {}
-    model = load(name)
+    model = load(name, parent=parent)
     config, recipe = split(settings, type(model).Config)
-    if not config and critic is None:
+    if not config and critic is None and parent is None:
         return name, recipe
-    return with_critic(load(name, adapt=True, **config) if config else model, critic), recipe
+    return with_critic(load(name, adapt=True, parent=parent, **config) if config else model, critic), recipe

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from zoo.cli.output import Json, columns, document
-from zoo.cli.target import Name
+from zoo.cli.target import Name, Parent
 from zoo.errors import UnknownName, WeightsError
 from zoo.loading import bundled
 
 HEADER_LIMIT = 100_000_000            # bytes; the safetensors format's own limit
 
 
-def info(name: Name, json: Json = False) -> None:
+def info(name: Name, parent: Parent = None, json: Json = False) -> None:
     """Show what is known about a model: paper, licence, data, configuration, number of parameters."""
     from zoo.cli.quiet import printable
 
-    facts = _facts(name)
+    facts = _facts(name, parent)
     if json:
         document(facts)
         return
@@ -27,17 +27,17 @@ def info(name: Name, json: Json = False) -> None:
     columns(rows[1:], rows[0])
 
 
-def _facts(name: str) -> dict[str, Any]:
+def _facts(name: str, parent: str | None) -> dict[str, Any]:
     kind, colon, place = name.partition(":")
     if not colon:
         return _registered(name)
     if kind == "dir":
-        return {"name": name, **_checked(Path(place))}
+        return {"name": name, **_checked(Path(place), parent)}
     if kind == "hub":
         from zoo.hub import fetch
 
         fetched = fetch(place)
-        return {"name": name, "commit": fetched.commit, **_checked(fetched.directory)}
+        return {"name": name, "commit": fetched.commit, **_checked(fetched.directory, parent)}
     raise UnknownName(f"{name!r} begins with no known source: write ARCH, ARCH.TAG, hub:OWNER/REPO or dir:PATH.")
 
 
@@ -63,12 +63,14 @@ def _registered(name: str) -> dict[str, Any]:
     return facts | _on_disk(bundled(weights.bundled)) if weights.bundled else facts
 
 
-def _checked(folder: Path) -> dict[str, Any]:
+def _checked(folder: Path, parent: str | None) -> dict[str, Any]:
     # A stranger's model: what is told of it holds only if it can be loaded.
+    from functools import partial
+
     from zoo.loading import made_whole
     from zoo.weights import load
 
-    load(folder, whole=made_whole)
+    load(folder, whole=partial(made_whole, parent=parent))
     return _on_disk(folder)
 
 

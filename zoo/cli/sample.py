@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.target import Name
+from zoo.cli.target import Name, Parent
 
 
 def sample(
@@ -18,6 +18,7 @@ def sample(
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
     psi: Annotated[float, typer.Option(help="Truncation: 1 is none; smaller trades variety for typical images.")] = 1.0,
     labels: Annotated[str | None, typer.Option(help="Class indices such as 0,3,7, taken in turn.")] = None,
+    parent: Parent = None,
 ) -> None:
     """Write a grid of images that a model makes."""
     from zoo.errors import WeightsError
@@ -26,7 +27,7 @@ def sample(
 
     check_place(out)
     chosen = None if labels is None else list(islice(cycle(_indices(labels)), n))
-    images = load(name).sample(n, seed=seed, psi=psi, labels=chosen)
+    images = load(name, parent=parent).sample(n, seed=seed, psi=psi, labels=chosen)
     if not bool(images.isfinite().all()):
         raise WeightsError(f"{name} makes NaN or infinity: its training diverged, so take earlier weights.")
     typer.echo(save_grid(images, out))
