@@ -3,16 +3,13 @@
 For a batch of latents, the generator's features in each block give every latent i a distribution over the others j:
 y_i = softmax_j(cos(features_i, features_j)) (eq. 1). The loss is KL(y_i of the generator || y_i of the parent) (eq. 2).
 
-Left out: the paper's second critic of patches, for latents away from a few anchors. All latents are judged by the
-recipe's own critic.
+The paper's other half, who judges which fakes, is in `zoo.transfer.realism`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -20,13 +17,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from zoo.additions.contract import Positive
+from zoo.additions.contract import Positive, Share
 from zoo.model import Model
 from zoo.parts import Together
 from zoo.recipe import Batch, Recipe, Terms
 from zoo.transfer.method import GENERATOR, Method, generator_of
+from zoo.transfer.realism import let_go, relaxed
 from zoo.transfer.source import Source
-from zoo.transfer.structure import drawing_parts, in_evaluation
+from zoo.transfer.structure import captured, drawing_parts, in_evaluation
 
 
 def log_similarities(features: Tensor) -> Tensor:
@@ -34,7 +32,8 @@ def log_similarities(features: Tensor) -> Tensor:
     rows = nn.functional.normalize(features.float().flatten(1), dim=1)
     n = len(rows)
     others = ~torch.eye(n, dtype=torch.bool, device=rows.device)
-    return (rows @ rows.T)[others].view(n, n - 1).log_softmax(1)
+    with torch.autocast(rows.device.type, enabled=False):      # what is compared differs in the last digits
+        return (rows @ rows.T)[others].view(n, n - 1).log_softmax(1)
 
 
 def correspondence(target: Sequence[Tensor], source: Sequence[Tensor]) -> Tensor:
@@ -80,37 +79,37 @@ class Correspondence:
         return Terms({"cdc": self.weight * distance}, {"cdc_distance": distance.detach()})
 
 
-@contextmanager
-def captured(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield a dictionary that holds what submodules returned last: of several tensors the first."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str, module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        seen[name] = output[0] if isinstance(output, tuple) else output
-
-    hooks = [network.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def cdc(
-    model: Model, recipe: Recipe, *, weight: Positive = 1000.0, images: Annotated[int, Field(ge=2, le=256)] = 4
+    model: Model,
+    recipe: Recipe,
+    *,
+    weight: Positive = 1000.0,
+    images: Annotated[int, Field(ge=2, le=256)] = 4,
+    anchors: Annotated[int, Field(ge=0, le=10_000)] = 10,
+    radius: Positive = 0.05,
+    patch_weight: Positive = 1.0,
+    patch_depth: Share = 0.5,
 ) -> Recipe:
-    """Keep how alike the generator's features of different latents are as the parent has it.
+    """Keep how alike the generator's features of different latents are as the parent has it, and relax realism.
 
     Args:
         weight: of the mean; the paper's experiments take 1000.
         images: latents that are compared at each step.
+        anchors: latents near which whole images are judged; the paper takes as many as there are images, ten. 0: whole
+            images of all latents are judged, and no patches.
+        radius: standard deviation of the latents around an anchor; 0.05 in the paper.
+        patch_weight: of the losses on patches beside those on whole images; the paper adds them up.
+        patch_depth: share of the critic's blocks, from the image, after which patches are judged; rounded down.
 
     Raises:
-        Unsupported: there is no generator.
+        Unsupported: there is no generator, or no discriminator to judge patches.
     """
     generator = generator_of(model, recipe, "cdc")
     source = Source(generator.state_dict())
     part = Correspondence(weight, images, source, drawing_parts(generator).blocks)
+    let_go(model)
+    if anchors:
+        recipe = relaxed(model, recipe, anchors=anchors, radius=radius, weight=patch_weight, depth=patch_depth)
     phases = list(recipe.phases)
     least = min(phase.every for phase in phases if GENERATOR in phase.trains)
     at = next(i for i, phase in enumerate(phases) if GENERATOR in phase.trains and phase.every == least)

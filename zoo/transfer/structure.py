@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.recipe import Recipe
 
@@ -106,3 +108,38 @@ def in_evaluation(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def captured(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Yield a dictionary that holds what submodules returned last: of several tensors the first."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, inputs: object, output: Any) -> None:
+        seen[name] = output[0] if isinstance(output, tuple | list) else output
+
+    hooks = [network.get_submodule(name).register_forward_hook(partial(keep, name)) for name in names]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Have what a network in training remembers of its batches, such as running statistics, stay as it was."""
+    # Copies take the buffers' places: to write the old values back would spoil the backward that is to come.
+    held = [
+        (module, name, buffer)
+        for module in network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if module.training
+    ]
+    for module, name, buffer in held:
+        setattr(module, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for module, name, buffer in held:
+            setattr(module, name, buffer)
