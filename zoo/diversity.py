@@ -1,7 +1,7 @@
 """Diversity: what a generator pays for making one image of many latents. Formulas, and parts of its turn.
 
-Minibatch standard deviation belongs to a critic's layers, packing to its input (`zoo.packing`). Means and covariances
-are those of a process's part of the batch, and of a micro-batch, as in batch norm.
+What a critic sees of several images is no matter of the generator's turn: `zoo.minibatch_std`, `zoo.packing`. Means and
+covariances are those of a process's part of the batch, and of a micro-batch, as in batch norm.
 """
 
 from __future__ import annotations
