@@ -1,6 +1,6 @@
 """Transfer to few images: every method of `zoo finetune` against training from scratch.
 
-Scratch has the same number of steps, and in one arm ten times as many.
+Scratch has the same number of steps, and in one arm ten times as many, as have some methods.
 Two pairs of domains. `smileys` needs nothing: the bundled weights, which never saw a smiley, learn 50 or 100 of the 169
 bundled ones. A second one is given as ``--pair NAME=SOURCE,TARGET``: image folders, or folders of MNIST's four files,
 such as those of Fashion-MNIST and MNIST; a DCGAN is trained on the source first, once. Judged are samples against
@@ -28,7 +28,9 @@ from zoo.noise import key
 from zoo.storage import replaced
 from zoo.transfer import AUGMENT
 
-METHODS = ("parent", "scratch", "full", "freeze_d", "freeze_g", "scale_shift", "l2_sp", "ewc", "cdc", "lora")
+METHODS = (
+    "parent", "scratch", "full", "freeze_d", "freeze_g", "scale_shift", "l2_sp", "ewc", "cdc:anchors=0", "cdc", "lora",
+)  # fmt: skip
 # What a fresh critic needs, as most published generators come without theirs.
 FRESH = {
     "fresh": {},
@@ -42,6 +44,7 @@ WEIGHTS = (
 )  # fmt: skip
 KIMG, SAMPLES = 6.0, 1000
 LONG = 10      # times as many images: what a method should spare
+LONGER = ("scratch", "full", "freeze_d", "lora")      # what is also trained for so long
 PARENT = {"resolution": 32, "channels": 1, "generator_width": 32, "discriminator_width": 32}
 PARENT_KIMG = 100.0
 
@@ -70,7 +73,8 @@ def arms(pairs: Mapping[str, Pair], kimg: float) -> dict[str, dict[str, Any]]:
                 place = f"{pair}, {parent}, {n} images:"
                 for method in (*METHODS, *WEIGHTS):
                     found[f"{place} {method}"] = {**settings, "method": method}
-                found[f"{place} scratch x {LONG}"] = {**settings, "method": "scratch", "kimg": LONG * kimg}
+                for method in LONGER:
+                    found[f"{place} {method} x {LONG}"] = {**settings, "method": method, "kimg": LONG * kimg}
                 for name, more in FRESH.items():
                     found[f"{place} {name}"] = {**settings, "method": "full", "fresh": True, **more}
                 found[f"{place} full, R1"] = {**settings, "method": "full", "add": ["r1:gamma=10"]}
