@@ -66,7 +66,7 @@ def test_auto_freezes_where_few_images_are_shown_often(tiny, monkeypatch):
     assert transfer.choose(recipe, images, often)[0] == "full"
     method, reason = transfer.choose(recipe, images, 1.02 * often)
     assert method == "freeze_d"
-    assert reason == f"each of {len(images)} images is shown 102 times, so the critic would overfit"
+    assert reason == f"each of {len(images)} images is shown 1020 times, so the critic would overfit"
     monkeypatch.setattr(choice, "FEW", len(images))
     assert transfer.choose(recipe, images, 1.02 * often)[0] == "full"
 

@@ -40,7 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "relativistic+r1+r2": {"model": BARE, "loss": "relativistic", "gamma": [1.0, 0.1]},
 }
 ARMS = {
-    f"{name}/{rate:g}": {"kimg": 16, **way, "recipe": {"lr": rate, "betas": [0.0, 0.99]}}
+    f"{name}/{rate:g}": {"kimg": 64, **way, "recipe": {"lr": rate, "betas": [0.0, 0.99]}}
     for name, way in WAYS.items() for rate in RATES
 }  # fmt: skip
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,6 @@ FAILING = {
 
 def measure(arm: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """Train one arm and return what the watchdog called it, first, with all that it saw."""
-    logging.getLogger("zoo").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     out, fault = folder / "run", arm["fault"]
@@ -127,11 +127,24 @@ def measure(arm: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
         limit(model, fault["codes"], fault.get("labels"))
     ended = ""
     try:
-        zoo.train(model, images(arm, seed), kimg=arm["kimg"], out=out, seed=seed, recipe=recipe,
-                  settings=arm["settings"], add=arm["add"], hold_out=arm["hold_out"], **SCHEDULE)  # fmt: skip
+        with hushed():
+            zoo.train(model, images(arm, seed), kimg=arm["kimg"], out=out, seed=seed, recipe=recipe,
+                      settings=arm["settings"], add=arm["add"], hold_out=arm["hold_out"], **SCHEDULE)  # fmt: skip
     except (Collapsed, Diverged) as error:
         ended = str(error)
     return {**scored(zoo.Run(out).log, arm["expected"]), "ended": ended}
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep warnings back meanwhile: they are what is measured."""
+    logger = logging.getLogger("zoo")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def scored(log: Sequence[Mapping[str, Any]], expected: Sequence[str]) -> dict[str, Any]:

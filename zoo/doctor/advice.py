@@ -18,6 +18,7 @@ WITHOUT_GPU = 64            # pixels that a processor trains in hours
 TRANSFER = (8, 1000)        # kimg: the shortest and the longest fine-tune suggested
 SCRATCH = (500, 10_000)     # kimg from random weights
 EPOCHS = 250                # times that each image is shown from random weights
+SHOWN = 100                 # and from trained ones
 BATCH = 32                  # images a step; fewer where there are hardly more images
 
 
@@ -102,7 +103,7 @@ def _channels(seen: Survey) -> Advice:
 
 
 def _length(n: int, parent: Parent) -> Advice:
-    (least, most), times = (TRANSFER, OFTEN) if parent.weights else (SCRATCH, EPOCHS)
+    (least, most), times = (TRANSFER, SHOWN) if parent.weights else (SCRATCH, EPOCHS)
     kimg = _rounded(min(max(n * times / 1000, least), most))
     shown = round(1000 * kimg / n)
     start = "to begin with: follow RUN/samples, stop where they are best, or go on"

@@ -9,7 +9,8 @@ from zoo.model import Model
 from zoo.recipe import Recipe
 
 FEW = 5000      # images; with fewer a critic learns them by heart (Karras 2020a, figure 1), so they are augmented
-OFTEN = 100     # times that each image is shown; from there on its first layers are better left alone
+OFTEN = 1000    # times that each image is shown; up to 120 freeze_d was behind full, at 1,200 level with it
+#                 (benchmarks/challenges/transfer.py): only there may its first layers be left alone
 # Share of its learning rate that a generator keeps beside a critic that had to be made anew. R1 on such a critic is
 # left to the user: where this was measured (benchmarks/challenges/transfer.py) the slower pace helped, R1 did not.
 SLOW = 0.5
