@@ -155,11 +155,12 @@ def test_images_are_held_out_of_large_sets_alone(tmp_path):
 # What lasts is called by its name.
 
 
-def history(readings: list[dict[str, float]]) -> tuple[History, list[str]]:
-    """Look once for each reading; return the names as they came."""
+def history(readings: list[dict[str, float]], middles: list[float] | None = None) -> tuple[History, list[str]]:
+    """Look once for each reading, and place of the samples' mean if given; return the names as they came."""
     seen, told = History(), []
     for number, reading in enumerate(readings, 1):
-        told += [each.name for each in seen.add(20 * number, BATCH, 10 * LOOK, {}, Seen(reading), 0)]
+        look = Seen(reading, (middles[number - 1],) if middles else ())
+        told += [each.name for each in seen.add(20 * number, BATCH, 10 * LOOK, {}, look, 0)]
     return seen, told
 
 
@@ -202,10 +203,7 @@ def test_samples_that_leave_what_they_covered_are_a_collapse_though_they_differ(
 
 
 def wandering(middles: list[float], offset: float) -> list[str]:
-    """Look once for each place of the samples' mean; return the names as they came."""
-    seen = History()
-    return [each.name for number, middle in enumerate(middles, 1)
-            for each in seen.add(20 * number, BATCH, 10 * LOOK, {}, Seen({**WELL, "offset": offset}, (middle,)), 0)]
+    return history([{**WELL, "offset": offset}] * len(middles), middles)[1]
 
 
 def test_samples_that_wander_and_stay_off_the_data_oscillate():

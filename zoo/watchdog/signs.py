@@ -63,6 +63,10 @@ def _above(look: Reading, name: str) -> bool:
     return name in look and look[name] > LIMITS[name].value
 
 
+def _best(looks: Sequence[Reading], name: str) -> float:
+    return max((look[name] for look in looks if name in look), default=0.0)
+
+
 def _at(name: str) -> str:
     return f"(limit {LIMITS[name].value:g})"
 
@@ -86,7 +90,7 @@ def _collapse(looks: Sequence[Reading], whole: float) -> str:
             f"samples differ {spread:.2g} times as much as reals {_at('spread')} and lie {apart:.2g} "
             f"times as far from their nearest other {_at('apart')}"
         )
-    best = max((look["vendi"] for look in looks if "vendi" in look), default=0.0)
+    best = _best(looks, "vendi")
     if "vendi" in now and now["vendi"] < LIMITS["fallen"].value * best and best > LIMITS["fallen"].value:
         return f"variety fell to {now['vendi']:.2g} of that of real images, from {best:.2g} {_at('fallen')}"
     return _lost(looks)
@@ -95,7 +99,7 @@ def _collapse(looks: Sequence[Reading], whole: float) -> str:
 def _lost(looks: Sequence[Reading]) -> str:
     """Variety may stay, and lie where hardly any image of the data is: samples that have left what they covered."""
     now = looks[-1]
-    best = max((look["coverage"] for look in looks if "coverage" in look), default=0.0)
+    best = _best(looks, "coverage")
     if best < HAD or now.get("coverage", best) > LEFT * best or not _above(now, "missing"):
         return ""
     return (
