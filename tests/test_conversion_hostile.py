@@ -232,6 +232,22 @@ def test_an_interrupted_conversion_leaves_no_model(how, tmp_path):
         assert how == signal.SIGKILL or not list(tmp_path.iterdir())
 
 
+def test_an_interrupt_just_after_the_folder_was_made_leaves_none(tmp_path, monkeypatch, capsys):
+    made = []
+
+    def interrupted(path, *rest, mkdir=os.mkdir, **named):
+        mkdir(path, *rest, **named)
+        if ".draft-" in str(path):
+            made.append(path)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    assert main(["convert", str(GENERATOR), str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "zoo: interrupted\n"
+    assert made
+    assert not list(tmp_path.iterdir())
+
+
 # The cache of converted weights.
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,13 +79,15 @@ def _whole(out: Path) -> Iterator[Path]:
     """
     with _named(out):
         fresh = not out.exists()
-        (out.parent if fresh else out).mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=out.parent if fresh else out))
+        above = out.parent if fresh else out
+        above.mkdir(parents=True, exist_ok=True)
+    draft = above / f".draft-{secrets.token_hex(6)}"      # named here: an interrupt can follow right after it is made
     try:
         with _named(out):
+            draft.mkdir(mode=0o700)
             yield draft
             if fresh:
-                draft.chmod(0o755)                        # temporary folders are their owner's alone
+                draft.chmod(0o755)
                 draft.rename(out)
             else:      # it may be a volume, which cannot be replaced; without config.json it is no model yet
                 for file in sorted(draft.iterdir(), key=lambda file: file.name == "config.json"):
