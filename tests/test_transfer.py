@@ -42,6 +42,29 @@ def test_freeze_d_holds_exactly_the_half_next_to_the_image(tmp_path, name):
     assert all(value.requires_grad for key, value in run.model.named_parameters() if not key.startswith("averages."))
 
 
+@pytest.mark.parametrize(
+    ("kimg", "parts", "batch"), [(64, 1, 64), (63.9, 1, 32), (16, 1, 16), (0.1, 1, 8), (6, 2, 16), (6, 5, 64)]
+)
+def test_a_short_training_has_smaller_batches(kimg, parts, batch):
+    assert choice.short_batch(64, kimg, parts) == batch
+    assert choice.short_batch(60, 0.1) == 15      # an odd one is not halved
+
+
+def test_a_short_fine_tune_takes_smaller_batches_unless_told(tiny, tmp_path):
+    own = tiny("dcgan").recipe().batch
+    parent = folder_of(tiny("dcgan"), tmp_path / "parent")
+
+    def batch_of(name, **options):
+        run = zoo.finetune(parent, DATA, out=tmp_path / name, method="full", kimg=0.008, **options)
+        return run.settings["recipe"]["batch"]
+
+    assert batch_of("unsaid") == 8
+    assert batch_of("parts", accumulate=2) == 16
+    assert batch_of("said", batch=own) == own
+    assert batch_of("set", settings={"batch": 4}) == 4
+    assert batch_of("whole", recipe=tiny("dcgan").recipe()) == own
+
+
 def test_full_moves_everything(tmp_path):
     model = zoo.load("dcgan")
     before = {key: value.detach().clone() for key, value in model.named_parameters()}

@@ -1,10 +1,11 @@
 """Transfer to few images: every method of `zoo finetune` against training from scratch.
 
-Scratch has the same number of steps, and in one arm ten times as many, as have some methods.
-Two pairs of domains. `smileys` needs nothing: the bundled weights, which never saw a smiley, learn 50 or 100 of the 169
-bundled ones. A second one is given as ``--pair NAME=SOURCE,TARGET``: image folders, or folders of MNIST's four files,
-such as those of Fashion-MNIST and MNIST; a DCGAN is trained on the source first, once. Judged are samples against
-images of the target that were not learnt from: KID and recall, in features that are on this machine.
+Scratch is shown as many images, and in some arms ten times as many, as are some methods; in batches of its recipe, and
+in small ones, such as `zoo finetune` takes for so few images shown.
+Pairs of domains: `smileys` needs nothing: the bundled weights, which never saw a smiley, learn 50 or 100 of the 169
+bundled ones. Others are given as ``--pair NAME=SOURCE,TARGET``: image folders, or folders of MNIST's four files, such
+as those of Fashion-MNIST and MNIST; a DCGAN is trained on the source first, once. Judged are samples against images of
+the target that were not learnt from: KID and recall, in features that are on this machine.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ WEIGHTS = (
 KIMG, SAMPLES = 6.0, 1000
 LONG = 10      # times as many images: what a method should spare
 LONGER = ("scratch", "full", "freeze_d", "lora")      # what is also trained for so long
-PARENT = {"resolution": 32, "channels": 1, "generator_width": 32, "discriminator_width": 32}
-PARENT_KIMG = 100.0
+SMALL = 8      # images of a batch of scratch's second arm
+PARENT = {"resolution": 32, "generator_width": 32, "discriminator_width": 32}
+PARENT_KIMG, PARENT_BATCH = 200.0, 16
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ def arms(pairs: Mapping[str, Pair], kimg: float) -> dict[str, dict[str, Any]]:
                 place = f"{pair}, {parent}, {n} images:"
                 for method in (*METHODS, *WEIGHTS):
                     found[f"{place} {method}"] = {**settings, "method": method}
+                for name, times in (("", 1), (f" x {LONG}", LONG)):
+                    small = {"method": "scratch", "batch": SMALL, "kimg": times * kimg}
+                    found[f"{place} scratch, batches of {SMALL}{name}"] = {**settings, **small}
                 for method in LONGER:
                     found[f"{place} {method} x {LONG}"] = {**settings, "method": method, "kimg": LONG * kimg}
                 for name, more in FRESH.items():
@@ -92,7 +97,8 @@ class Transfer:
         pair = self.pairs[arm["pair"]]
         torch.manual_seed(key("transfer", seed))
         learnt, held = split(pair, arm["n"], seed, folder)
-        out, options = folder / "run", {"kimg": arm["kimg"], "seed": seed, "add": arm.get("add", ())}
+        options = {"seed": seed} | {name: arm[name] for name in ("kimg", "add", "batch") if name in arm}
+        out = folder / "run"
         shutil.rmtree(out, ignore_errors=True)
         parent = arm["parent"] if not pair.source else f"dir:{trained(arm['pair'], pair.source)}"
         model = zoo.load(parent)
@@ -150,11 +156,20 @@ def write(images: torch.Tensor, folder: Path) -> None:
 
 def trained(pair: str, source: str) -> Path:
     """Return the model that was trained on a pair's source, training it first or going on with that."""
-    out = zoo_home() / "challenges" / "transfer" / f"parent-{pair}"
+    out = zoo_home() / "challenges" / "transfer" / f"parent-{pair}-{PARENT_KIMG:g}"
     if not (out / "model").exists():
         torch.manual_seed(0)
-        zoo.train(zoo.create("dcgan", **PARENT), drawn(source), kimg=PARENT_KIMG, out=out, resume=True)
+        model = zoo.create("dcgan", **PARENT, channels=colours(drawn(source)))
+        zoo.train(model, drawn(source), kimg=PARENT_KIMG, batch=PARENT_BATCH, out=out, resume=True)
     return out / "model"
+
+
+def colours(data: str) -> int:
+    """Return the channels of the first image: 1 of a grey one, else 3."""
+    from PIL import Image
+
+    with open_source(data).open(0) as file, Image.open(file) as image:
+        return 1 if image.mode == "L" else 3
 
 
 def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -195,7 +210,7 @@ def main() -> None:
     """Measure what is not known yet."""
     options = parser(__doc__)
     options.add_argument("--pair", type=pair_of, action="append", default=[], metavar="NAME=SOURCE,TARGET",
-                         help="a second pair: what a parent is trained on, and what it is fine-tuned on")  # fmt: skip
+                         help="a further pair: what a parent is trained on, and what it is fine-tuned on")  # fmt: skip
     options.add_argument("--kimg", type=float, default=KIMG, help="thousand images that each arm is shown")
     chosen = options.parse_args()
     pairs = {"smileys": SMILEYS, **dict(chosen.pair)}

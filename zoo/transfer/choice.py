@@ -1,4 +1,4 @@
-"""How "auto" chooses a method: by how much data there is, and by what the weights hold."""
+"""What is chosen for who does not say: the method, by how much data there is and what the weights hold; the batch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ OFTEN = 1000    # times that each image is shown; up to 120 freeze_d was behind 
 # Share of its learning rate that a generator keeps beside a critic that had to be made anew. R1 on such a critic is
 # left to the user: where this was measured (benchmarks/challenges/transfer.py) the slower pace helped, R1 did not.
 SLOW = 0.5
+# A fine-tune is often shorter than what a recipe's batch is made for; in few steps the weights hardly leave the parent.
+STEPS, LEAST = 1000, 8      # steps that a fine-tune has at least, unless that takes smaller batches than this
 
 
 def choose(recipe: Recipe, images: ImageSet, kimg: float) -> tuple[str, str]:
@@ -40,3 +42,14 @@ def slowed(model: Model, recipe: Recipe) -> Recipe | None:
         phase if set(phase.trains) & set(recipe.fresh) else replace(phase, rate=phase.rate * SLOW)
         for phase in recipe.phases
     ))  # fmt: skip
+
+
+def short_batch(batch: int, kimg: float, parts: int = 1) -> int:
+    """Return a recipe's batch, halved until a training of `kimg` has STEPS steps, or `LEAST` images are left.
+
+    Args:
+        parts: processes, times micro-batches: what the batch is divided among, each of which keeps LEAST images.
+    """
+    while batch % 2 == 0 and batch // 2 >= LEAST * parts and 1000 * kimg < STEPS * batch:
+        batch //= 2
+    return batch

@@ -11,10 +11,11 @@ from typing import Any
 from zoo.critics import training_recipe
 from zoo.data import ImageSet, open_images
 from zoo.errors import Unsupported
+from zoo.launch import world
 from zoo.loading import load
 from zoo.model import Model
 from zoo.recipe import Recipe
-from zoo.transfer.choice import FEW, SLOW, choose, slowed
+from zoo.transfer.choice import FEW, SLOW, choose, short_batch, slowed
 from zoo.transfer.methods import METHODS, asked
 
 say = logging.getLogger("zoo")
@@ -44,7 +45,7 @@ def prepare(
     )
     model = _fit_classes(name_or_model, model, images)
     model.complete()
-    recipe = chosen_by_user(model, options.get("recipe") or training_recipe(model))
+    recipe = chosen_by_user(model, _begun(model, kimg, options))
     fresh = model.fresh
     if critics := tuple(name for name in fresh if name in recipe.critics):
         recipe = replace(recipe, fresh=critics, warmup_kimg=recipe.warmup_kimg or min(WARMUP, kimg / 5))
@@ -63,6 +64,15 @@ def prepare(
     facts = {"method": name, "method_reason": reason, "method_options": given, "adapted": changed(model),
              "fresh": list(fresh)}  # fmt: skip
     return model, images, recipe, facts
+
+
+def _begun(model: Model, kimg: float, options: Mapping[str, Any]) -> Recipe:
+    """Return the recipe to begin with: the given one, or the model's own with a batch that suits a short training."""
+    given: Recipe | None = options.get("recipe")
+    if given is not None:
+        return given
+    recipe = training_recipe(model)
+    return replace(recipe, batch=short_batch(recipe.batch, kimg, world() * options.get("accumulate", 1)))
 
 
 def changed(model: Model) -> dict[str, str]:
