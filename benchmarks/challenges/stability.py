@@ -26,7 +26,7 @@ from zoo.noise import key
 COLUMNS = ("survived", "frechet", "coverage", "recall", "spread")
 RATES = (2e-4, 1e-3, 5e-3, 2.5e-2)
 SPREAD = 0.5          # least of a run that has not collapsed
-UNTRAINED = 1460.0    # Frechet distance to the data, in features of lite0, of samples of a generator before its training
+UNTRAINED = 1460.0    # Frechet distance to the data, in features of lite0, of samples of an untrained generator
 SAMPLES, REFERENCE = 2000, 5000
 PAIRED = 500                     # images whose spread is measured
 NETWORKS = {"resolution": 32, "channels": 1, "latent": 64, "generator_width": 16, "discriminator_width": 16}
