@@ -262,6 +262,7 @@ def _finish(trainer: Trainer) -> Run:
     from zoo.lowrank import merge
     from zoo.storage import replaced
     from zoo.training.signals import Stop
+    from zoo.transfer.realism import let_go
     from zoo.weights import lineage, save
 
     run = Run(trainer.out)
@@ -271,6 +272,7 @@ def _finish(trainer: Trainer) -> Run:
     model.origin, model.fresh = lineage(settings), ()
     with Stop():      # nearly done: a signal changes nothing any more
         merge(model)
+        let_go(model)
         model.finish()
         if trainer.accelerator.is_main_process:
             replaced(trainer.out / "model", partial(save, model, run=settings))

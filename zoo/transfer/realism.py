@@ -159,7 +159,6 @@ def relaxed(
     layer = judging_layer(model, depth)
     for critic in _critics(model):
         critic.add_module(READOUT, Readout(layer.channels, min(MOST, RATE / recipe.lr)).to(model.device))
-    _let_go_at_the_end(model)
     z = Source({"z": model.latent(anchors, Noise(key("anchors")))})
     said: dict[str, float | str] = {"cdc_anchors": anchors, "cdc_radius": radius}
     said |= {"cdc_patches": weight, "cdc_layer": layer.name}
@@ -231,18 +230,9 @@ def judging_layer(model: Model, depth: float) -> Layer:
 
 def let_go(model: Model) -> None:
     """Take the readout away again, if there is one, such as of a training that was interrupted."""
-    vars(model).pop("finish", None)
     for critic in _critics(model):
         if READOUT in dict(critic.named_children()):
             delattr(critic, READOUT)
-
-
-def _let_go_at_the_end(model: Model) -> None:
-    def finish() -> None:
-        let_go(model)
-        model.finish()
-
-    vars(model)["finish"] = finish
 
 
 def _critics(model: Model) -> list[nn.Module]:
