@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -10,22 +12,42 @@ from torch import Tensor
 from zoo.metrics.metric import Metric, matched
 
 
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean and covariance of one side's features, as the distance needs them: computed once, compared often."""
+
+    mean: Tensor         # [d] float64
+    variance: Tensor     # the trace of the covariance
+    factor: Tensor       # [d, r]: F with F F^T = the covariance
+
+    @classmethod
+    def of(cls, features: Tensor) -> Self:
+        """Return the Gaussian of float64 features [N, d], N >= 2; the covariance is divided by N - 1."""
+        centred = features - features.mean(0)
+        return cls(features.mean(0), centred.square().sum() / (len(centred) - 1), _factor(centred))
+
+    def distance(self, other: Self) -> float:
+        """Return |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)).
+
+        With S = F F^T, the eigenvalues of S1 S2 are the squared singular values of F1^T F2, so the trace of the root is
+        the sum of those singular values. That needs no matrix square root, no complex numbers and no small term on the
+        diagonal, and it holds for singular covariances too.
+        """
+        shift = (self.mean - other.mean).square().sum()
+        shared = torch.linalg.svdvals((self.factor.T @ other.factor).cpu()).sum()      # LAPACK's, on every machine
+        return float(shift + (self.variance + other.variance) - 2 * shared)
+
+
 def frechet_distance(real: Tensor, fake: Tensor) -> dict[str, float]:
     """Return {"fid": |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))} of real [N, d] and fake [M, d] features.
 
-    Means and covariances (divided by N - 1) are float64. With S = F F^T, the eigenvalues of S1 S2 are the squared
-    singular values of F1^T F2, so the trace of the root is the sum of those singular values. That needs no matrix
-    square root, no complex numbers and no small term on the diagonal, and it holds for singular covariances too.
+    Means and covariances (divided by N - 1) are float64.
 
     Raises:
         EvaluationError: fewer than 2 images on a side, other shapes, or values that are not finite.
     """
     real, fake = matched(real, fake, least=2)
-    first, second = real - real.mean(0), fake - fake.mean(0)
-    shift = (real.mean(0) - fake.mean(0)).square().sum()
-    spread = first.square().sum() / (len(first) - 1) + second.square().sum() / (len(second) - 1)
-    shared = torch.linalg.svdvals((_factor(first).T @ _factor(second)).cpu()).sum()      # LAPACK's, on every machine
-    return {"fid": float(shift + spread - 2 * shared)}
+    return {"fid": Gaussian.of(real).distance(Gaussian.of(fake))}
 
 
 def _factor(centred: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _METRICS = {
     "fid": "zoo.metrics.frechet:FID",
+    "fid_infinity": "zoo.metrics.extrapolated:FID_INFINITY",
     "kid": "zoo.metrics.kernel:KID",
     "precision_recall": "zoo.metrics.manifold:PRECISION_RECALL",
     "density_coverage": "zoo.metrics.manifold:DENSITY_COVERAGE",
