@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("conversion_cache",),
     ("loading",),                                                            # from a name to a model
     ("transfer", "training", "metrics", "watchdog"),
-    ("evaluation", "publishing", "doctor", "explanation", "remedies"),
+    ("receipts", "evaluation", "comparison", "publishing", "doctor", "explanation", "remedies"),
     ("demo", "testing"),
     ("cli",),
     ("__main__",),

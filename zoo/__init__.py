@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo import losses, testing
+    from zoo.comparison import Comparison, compare
     from zoo.conversion import convert
     from zoo.doctor import Diagnosis, diagnose
     from zoo.errors import ZooError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "Batch",
+    "Comparison",
     "Diagnosis",
     "Evaluation",
     "Explanation",
@@ -39,6 +41,7 @@ __all__ = [
     "Weights",
     "ZooError",
     "__version__",
+    "compare",
     "convert",
     "create",
     "diagnose",
@@ -71,6 +74,8 @@ _HOME = {
     "Run": "zoo.training",
     "evaluate": "zoo.evaluation",
     "Evaluation": "zoo.evaluation",
+    "compare": "zoo.comparison",
+    "Comparison": "zoo.comparison",
     "explain": "zoo.explanation",
     "Explanation": "zoo.explanation",
     "publish": "zoo.publishing",

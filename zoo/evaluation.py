@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from zoo.errors import EvaluationError, PluginError
+from zoo import receipts
+from zoo.errors import EvaluationError, PluginError, ZooError
 from zoo.noise import key
 from zoo.versions import versions
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from zoo.training.run import Run
 
 MOST = 10_000_000          # images: their features must fit in memory
+ROUNDING = 1e-6            # relative difference of values that are the same but for rounding
+T = TypeVar("T")
 Progress = Callable[[str, int, int], None]       # (stage: "real" or "fake", images done, images in all)
 
 
@@ -36,6 +40,15 @@ class Evaluation:
 
     def __getitem__(self, name: str) -> float:
         return self.values[name]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Evaluation:
+        """Return what an evaluation.json holds, or the one in a run directory.
+
+        Raises:
+            EvaluationError: there is none, it is damaged, lacks an entry, or is of another schema.
+        """
+        return cls(**receipts.read(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Return {"values": ..., "receipt": ...} of plain types."""
@@ -76,6 +89,7 @@ def evaluate(
     batch: int = 64,
     reference: int | None = None,
     force: bool = False,
+    command: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Return metric values of a model's samples against real images, with their receipt.
@@ -92,6 +106,7 @@ def evaluate(
         batch: images whose features are computed at once; changes no value beyond rounding.
         reference: real images to compare with, chosen by `seed`; None: all.
         force: compute metrics also from fewer images than they can be trusted with.
+        command: the command line that asks for this, kept in the receipt.
         progress: called with ("real" or "fake", images done, images in all).
 
     Raises:
@@ -118,10 +133,12 @@ def evaluate(
     fake = sampler.features(samples, extractor, batch=batch, progress=lambda n: tell("fake", n, samples))
     doubtful = [name for name, metric in chosen.items() if metric.doubtful(len(real), samples, extractor.dimensions)]
     asked = {"metrics": list(chosen), "forced": doubtful, "fake_images": samples, "reference": reference}
-    receipt = {**asked, **_receipt(sampler, images, extractor, real)}
+    given = {**_places(model_or_run, data), "features": features, "batch": batch, "force": force}
+    said = {"schema_version": receipts.SCHEMA, "command": command, "given": given}
+    receipt = {**asked, **_receipt(sampler, images, extractor, indices), **said}
     evaluation = Evaluation(_measured(chosen, real, fake, extractor, seed), receipt)
     if run is not None:
-        evaluation.save(run.directory / "evaluation.json")
+        evaluation.save(run.directory / receipts.FILE)
     return evaluation
 
 
@@ -145,7 +162,7 @@ def _check_numbers(seed: int, psi: float, **counts: int) -> None:
         raise EvaluationError(f"psi={str(psi)[:60]} is not possible: give a finite number; 1 is no truncation.")
 
 
-def _opened(model_or_run: Model | Run | str | Path) -> tuple[Model, Run | None]:
+def _opened(model_or_run: Model | Run | str | Path, device: str | None = None) -> tuple[Model, Run | None]:
     import torch
 
     from zoo.loading import load
@@ -155,7 +172,7 @@ def _opened(model_or_run: Model | Run | str | Path) -> tuple[Model, Run | None]:
     if isinstance(model_or_run, Model):
         return model_or_run, None
     # Thousands of samples and features: on a GPU where there is one. A model that is given stays where it is.
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(model_or_run, Run):
         return model_or_run.model.to(device), model_or_run
     if not isinstance(model_or_run, str | Path):
@@ -164,6 +181,18 @@ def _opened(model_or_run: Model | Run | str | Path) -> tuple[Model, Run | None]:
         run = Run.open(model_or_run)
         return run.model.to(device), run
     return load(f"dir:{model_or_run}" if isinstance(model_or_run, Path) else model_or_run, device=device), None
+
+
+def _places(model_or_run: Model | Run | str | Path, data: str | Path | ImageSet) -> dict[str, str | None]:
+    """Return model and data as text that finds them again; None for what was given as an object."""
+    from zoo.training.run import Run
+
+    model = model_or_run.directory if isinstance(model_or_run, Run) else model_or_run
+    if isinstance(model, Path):
+        model = str(model) if os.path.isfile(model / "run.json") else f"dir:{model}"
+    if isinstance(data, Path):      # a path of one word is a folder, though the word may name data elsewhere
+        data = str(data) if data.is_absolute() else os.path.join(".", data)
+    return {"model": model if isinstance(model, str) else None, "data": data if isinstance(data, str) else None}
 
 
 def _indices(images: ImageSet, reference: int | None, seed: int) -> list[int]:
@@ -192,13 +221,20 @@ def _measured(
     return values
 
 
-def _receipt(sampler: Sampler, images: ImageSet, extractor: FeatureExtractor, real: Tensor) -> dict[str, Any]:
+def _receipt(
+    sampler: Sampler, images: ImageSet, extractor: FeatureExtractor, indices: Sequence[int]
+) -> dict[str, Any]:
     """Return what the values depend on, besides the call's own arguments."""
+    import torch
+
     from zoo.metrics.features import digest
+    from zoo.metrics.reference import PROBE
 
     model = sampler.model
+    # Of which images and of pixels: features would differ by rounding between devices, and with the size of batches.
+    reference = {"places": torch.tensor(indices), "pixels": images.read(indices[:PROBE])}
     return {
-        "real_images": len(real),
+        "real_images": len(indices),
         "seed": sampler.seed,
         "psi": sampler.psi,
         "labels": sampler.labels,
@@ -216,7 +252,126 @@ def _receipt(sampler: Sampler, images: ImageSet, extractor: FeatureExtractor, re
             "skipped": len(images.skipped),
         },
         "features": {name: getattr(extractor, name) for name in ("name", "digest", "resize", "dimensions")},
-        "reference_digest": digest({"features": real}),
+        "reference_digest": digest(reference),
         "device": str(extractor.device),
         "versions": versions(),
     }
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """An evaluation, and the same one made again."""
+
+    first: Evaluation
+    again: Evaluation
+
+    @property
+    def differences(self) -> dict[str, float]:
+        """Relative difference of each value of the first; infinite where it did not come again."""
+        found = {name: (value, self.again.values.get(name)) for name, value in self.first.values.items()}
+        return {name: float("inf") if now is None else _relative(value, now) for name, (value, now) in found.items()}
+
+    @property
+    def largest(self) -> float:
+        """The largest relative difference; 0 if all values are the same bit for bit."""
+        return max(self.differences.values(), default=0.0)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all values are the same but for rounding."""
+        return self.largest <= ROUNDING
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what came out of plain types; the difference of a value that did not come again is None."""
+        apart = {name: None if value == float("inf") else value for name, value in self.differences.items()}
+        both = {"first": self.first.to_dict(), "again": self.again.to_dict()}
+        return {"agrees": self.agrees, "differences": apart, **both}
+
+    def __str__(self) -> str:
+        if not self.largest:
+            return f"The same values, bit for bit: {', '.join(self.first.values)}."
+        if self.agrees:
+            return f"The same values but for rounding: the largest relative difference is {self.largest:.2g}."
+        lines = [f"Other values: the largest relative difference is {self.largest:.2g}."]
+        for name, apart in self.differences.items():
+            now = self.again.values.get(name)
+            if apart > ROUNDING:
+                lines.append(f"{name}  {self.first[name]:.9g} then, {'none' if now is None else f'{now:.9g}'} now")
+        return "\n".join([*lines, *differing(self.first, self.again)])
+
+
+def differing(first: Evaluation, second: Evaluation) -> list[str]:
+    """Return what differs between two receipts and may move values a little: device and versions, a line each."""
+    a, b = ({"device": each.receipt["device"], **each.receipt["versions"]} for each in (first, second))
+    return [f"{name}: {a.get(name)} and {b.get(name)}" for name in sorted(a | b) if a.get(name) != b.get(name)]
+
+
+def repeat(
+    path: str | Path,
+    model_or_run: Model | Run | str | Path | None = None,
+    data: str | Path | ImageSet | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Repetition:
+    """Evaluate again exactly as a receipt says, and return both results. Nothing is written.
+
+    Args:
+        path: an evaluation.json, or a run directory that holds one.
+        model_or_run, data: where these are now; None: where the receipt says.
+        progress: as for `evaluate`.
+
+    Raises:
+        EvaluationError: the receipt cannot be read; or model, data or features are not those that it is about.
+        UnknownName, DataError, WeightsError: as `evaluate`.
+    """
+    from zoo.data import open_images
+    from zoo.metrics import names
+    from zoo.storage import digest
+
+    first = Evaluation.open(path)
+    said, given = first.receipt, first.receipt["given"]
+    device = "cpu" if said["device"] == "cpu" else None      # another device is taken as it is found
+    model, _ = _found(path, "model", model_or_run, given, partial(_opened, device=device))
+    _same(path, "weights (sha256)", digest(model.state_dict()), said["model"]["digest"])
+    config = model.config
+    opened = partial(open_images, resolution=config.resolution, channels=config.channels)
+    images = _found(path, "data", data, given, opened)
+    _same(path, "data (fingerprint)", images.fingerprint, said["data"]["fingerprint"])
+    extractor = names.extractor(given["features"], model.device)
+    _same(path, "features (sha256 of their weights)", extractor.digest, said["features"]["digest"])
+    _same(path, "features (resize)", extractor.resize, said["features"]["resize"])
+    again = evaluate(
+        model,
+        images,
+        metrics=said["metrics"],
+        samples=said["fake_images"],
+        features=given["features"],
+        seed=said["seed"],
+        psi=said["psi"],
+        batch=given["batch"],
+        reference=said["reference"],
+        force=given["force"],
+        progress=progress,
+    )
+    return Repetition(first, again)
+
+
+def _found(path: str | Path, what: str, now: Any, given: Mapping[str, Any], open_it: Callable[[Any], T]) -> T:
+    if now is not None:
+        return open_it(now)
+    if given[what] is None:
+        raise EvaluationError(f"{path} does not say where its {what} lies, as it was no name or path: give it.")
+    try:
+        return open_it(given[what])
+    except ZooError as error:
+        raise EvaluationError(f"{path}: its {what} is not at {given[what]!r}; say where it is. ({error})") from error
+
+
+def _same(path: str | Path, what: str, now: str, then: str) -> None:
+    if now != then:
+        apart = f"{then[:16]} then, {now[:16]} now"
+        raise EvaluationError(f"{path} is about other {what}: {apart}. Give those, or evaluate these anew.")
+
+
+def _relative(a: float, b: float) -> float:
+    return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from zoo.cli.compare import compare
 from zoo.cli.convert import convert
 from zoo.cli.demo import demo
 from zoo.cli.doctor import doctor
@@ -30,6 +31,7 @@ app.command("sample")(sample)
 app.command("train")(train)
 app.command("finetune")(finetune)
 app.command("evaluate")(evaluate)
+app.command("compare")(compare)
 app.command("publish")(publish)
 app.command("convert")(convert)
 app.command("doctor")(doctor)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.output import Json, document
+from zoo.cli.output import Json, document, lines
 
 
 def explain(
@@ -20,6 +20,5 @@ def explain(
     told = explained(run)
     if json:
         document(told.to_dict())
-        return
-    for line in str(told).split("\n"):
-        typer.echo("".join(c if c.isprintable() else " " for c in line))
+    else:
+        lines(told)

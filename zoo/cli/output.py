@@ -26,6 +26,12 @@ def columns(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> Non
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
 
 
+def lines(value: object) -> None:
+    """Print a text of several lines, which may quote a stranger's: without control characters, its spaces kept."""
+    for line in str(value).split("\n"):
+        print("".join(c if c.isprintable() else " " for c in line))
+
+
 @contextmanager
 def kept_for_document(wanted: bool) -> Iterator[Any]:
     """Send everything that is printed inside to standard error when standard output is for one JSON document."""
