@@ -26,6 +26,7 @@ _METRICS = {
     "kid": "zoo.metrics.kernel:KID",
     "precision_recall": "zoo.metrics.manifold:PRECISION_RECALL",
     "density_coverage": "zoo.metrics.manifold:DENSITY_COVERAGE",
+    "mind": "zoo.metrics.sliced:MIND",
     "ndb": "zoo.metrics.bins:NDB",
     "vendi": "zoo.metrics.vendi:VENDI",
 }
