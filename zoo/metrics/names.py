@@ -24,6 +24,7 @@ _METRICS = {
     "fid": "zoo.metrics.frechet:FID",
     "fid_infinity": "zoo.metrics.extrapolated:FID_INFINITY",
     "kid": "zoo.metrics.kernel:KID",
+    "cmmd": "zoo.metrics.kernel:CMMD",
     "precision_recall": "zoo.metrics.manifold:PRECISION_RECALL",
     "density_coverage": "zoo.metrics.manifold:DENSITY_COVERAGE",
     "mind": "zoo.metrics.sliced:MIND",
