@@ -226,6 +226,17 @@ def test_a_class_conditional_model_is_repeated_with_its_labels(place, tiny):
     assert repeat("classes.json").largest == 0
 
 
+def test_weights_without_a_discriminator_and_deltas_are_repeated(place, tiny, capsys):
+    zoo.save(tiny("dcgan").follow(("generator",)), "parent")      # a delta of it comes without a discriminator
+    short = ["--kimg", "0.016", "--batch", "8", "--on-collapse", "off", "--method", "lora:rank=2", "--out", "run"]
+    assert main(["finetune", "dir:parent", "data", *short]) == 0
+    (place / "parent").rename("elsewhere")
+    delta = ["dir:run/delta", "--parent", "dir:elsewhere"]
+    evaluated("delta.json", "--parent", "dir:elsewhere", name="dir:run/delta")
+    assert "does not say where its model lies" in refused(capsys, "evaluate", "--repeat", "delta.json")
+    assert "bit for bit" in told(capsys, "evaluate", "--repeat", "delta.json", *delta)
+
+
 def test_a_run_is_repeated_without_touching_its_receipt(place, tiny, capsys):
     run = zoo.train(tiny("dcgan"), "data", kimg=0.016, batch=8, out="run")
     first = zoo.evaluate(run, "data", metrics=("kid",), samples=16, features="pixels")
