@@ -50,7 +50,7 @@ def clip_distance(real: Tensor, fake: Tensor) -> dict[str, float]:
 
     All are 1000 times the squared maximum mean discrepancy of features of length 1 under
     k(x, y) = exp(-|x - y|^2 / (2 * 10^2)). ``cmmd`` also counts each image with itself, as the authors' program does
-    and papers state it, so it is above 0 for equal distributions: by about 10 / N + 10 / M for features at right angles.
+    and papers state it, so it is above 0 for equal distributions: by 10 / N + 10 / M for features at right angles.
     ``cmmd_unbiased`` leaves those pairs out, as the paper's formula does; ``cmmd_std_error`` is its standard error over
     the choice of images (jackknife).
 
