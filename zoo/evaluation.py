@@ -98,7 +98,8 @@ def evaluate(
         model_or_run: a model, a name for `zoo.load`, a `Run`, or the path of a run directory; of a run its
             RUN/model is measured and the result also written to RUN/evaluation.json.
         data: as for `zoo.train`; read at the model's resolution and channels.
-        metrics: names; "fid", "kid", "precision_recall", "density_coverage", "ndb", "vendi" or a plugin's.
+        metrics: names; "fid", "fid_infinity", "kid", "cmmd", "precision_recall", "density_coverage", "mind", "ndb",
+            "vendi" or a plugin's.
         samples: images to generate.
         features: "inception", "timm:NAME", "timm:NAME@PIXELS", "pixels" or a plugin's.
         seed: of the samples, their labels, the reference's choice and of metrics that draw subsets.

@@ -47,6 +47,7 @@ KIMG, SAMPLES = 6.0, 1000
 LONG = 10      # times as many images: what a method should spare
 LONGER = ("scratch", "full", "freeze_d", "lora")      # what is also trained for so long
 SMALL = 8      # images of a batch of scratch's second arm
+OWN = {"dcgan": 64, "stylegan": 32}      # those of the recipe, which `zoo finetune` would make smaller
 PARENT = {"resolution": 32, "generator_width": 32, "discriminator_width": 32}
 PARENT_KIMG, PARENT_BATCH = 200.0, 16
 
@@ -73,16 +74,18 @@ def arms(pairs: Mapping[str, Pair], kimg: float) -> dict[str, dict[str, Any]]:
             for n in of.counts:
                 settings = {"pair": pair, "parent": parent, "n": n, "kimg": kimg, "samples": SAMPLES}
                 place = f"{pair}, {parent}, {n} images:"
-                for method in (*METHODS, *WEIGHTS):
-                    found[f"{place} {method}"] = {**settings, "method": method}
+                for method in LONGER:
+                    found[f"{place} {method} x {LONG}"] = {**settings, "method": method, "kimg": LONG * kimg}
+                tried = {name: {"method": name} for name in (*METHODS, *WEIGHTS)}
+                tried |= {name: {"method": "full", "fresh": True, **more} for name, more in FRESH.items()}
+                tried |= {"full, R1": {"method": "full", "add": ["r1:gamma=10"]}}
+                for name, how in tried.items():
+                    found[f"{place} {name}"] = {**settings, **how}
+                    if name not in ("parent", "scratch"):      # which has them anyway
+                        found[f"{place} {name}, batches of {OWN[parent]}"] = {**settings, **how, "batch": OWN[parent]}
                 for name, times in (("", 1), (f" x {LONG}", LONG)):
                     small = {"method": "scratch", "batch": SMALL, "kimg": times * kimg}
                     found[f"{place} scratch, batches of {SMALL}{name}"] = {**settings, **small}
-                for method in LONGER:
-                    found[f"{place} {method} x {LONG}"] = {**settings, "method": method, "kimg": LONG * kimg}
-                for name, more in FRESH.items():
-                    found[f"{place} {name}"] = {**settings, "method": "full", "fresh": True, **more}
-                found[f"{place} full, R1"] = {**settings, "method": "full", "add": ["r1:gamma=10"]}
     return found
 
 
