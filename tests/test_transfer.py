@@ -50,7 +50,7 @@ def test_a_short_training_has_smaller_batches(kimg, parts, batch):
     assert choice.short_batch(60, 0.1) == 15      # an odd one is not halved
 
 
-def test_a_short_fine_tune_takes_smaller_batches_unless_told(tiny, tmp_path):
+def test_a_short_fine_tune_takes_smaller_batches_unless_told(tiny, tmp_path, caplog):
     own = tiny("dcgan").recipe().batch
     parent = folder_of(tiny("dcgan"), tmp_path / "parent")
 
@@ -59,10 +59,13 @@ def test_a_short_fine_tune_takes_smaller_batches_unless_told(tiny, tmp_path):
         return run.settings["recipe"]["batch"]
 
     assert batch_of("unsaid") == 8
+    assert f"Batch 8, as 0.008 kimg would be few steps with the recipe's {own}." in caplog.text
     assert batch_of("parts", accumulate=2) == 16
+    caplog.clear()
     assert batch_of("said", batch=own) == own
     assert batch_of("set", settings={"batch": 4}) == 4
     assert batch_of("whole", recipe=tiny("dcgan").recipe()) == own
+    assert "Batch" not in caplog.text
 
 
 def test_full_moves_everything(tmp_path):

@@ -67,12 +67,15 @@ def prepare(
 
 
 def _begun(model: Model, kimg: float, options: Mapping[str, Any]) -> Recipe:
-    """Return the recipe to begin with: the given one, or the model's own with a batch that suits a short training."""
+    """Return the recipe to begin with: the given one, or the model's own; a batch that nobody gave suits the length."""
     given: Recipe | None = options.get("recipe")
-    if given is not None:
-        return given
-    recipe = training_recipe(model)
-    return replace(recipe, batch=short_batch(recipe.batch, kimg, world() * options.get("accumulate", 1)))
+    recipe = given or training_recipe(model)
+    if given or isinstance(options.get("batch"), int) or "batch" in (options.get("settings") or {}):
+        return recipe
+    batch = short_batch(recipe.batch, kimg, world() * options.get("accumulate", 1))
+    if batch != recipe.batch:
+        say.warning("Batch %d, as %g kimg would be few steps with the recipe's %d.", batch, kimg, recipe.batch)
+    return replace(recipe, batch=batch)
 
 
 def changed(model: Model) -> dict[str, str]:

@@ -229,8 +229,8 @@ def judging_layer(model: Model, depth: float) -> Layer:
 
 
 def let_go(model: Model) -> None:
-    """Take the readout away again, if there is one, such as of a training that was interrupted."""
-    for critic in _critics(model):
+    """Take the readout away again, if there is one: as a training ends, or of one that was cut short."""
+    for critic in _critics(model) if hasattr(model, NETWORK) else []:
         if READOUT in dict(critic.named_children()):
             delattr(critic, READOUT)
 
