@@ -102,7 +102,7 @@ def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
                          marker="o" if run["results"]["survived"] else "x")  # fmt: skip
         axes.scatter([], [], color=colour, label=name)
     axes.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="Frechet distance, offline features")
-    axes.legend(title="x: collapsed", fontsize=8)
+    axes.legend(title="x: did not survive", fontsize=8)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
 

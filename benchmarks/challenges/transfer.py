@@ -183,20 +183,22 @@ def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     groups = list(dict.fromkeys(run["arm"].partition(":")[0] for run in runs))
-    figure, axes = pyplot.subplots(len(groups), 2, figsize=(11, 1 + 3.2 * len(groups)), squeeze=False)
-    for row, group in zip(axes, groups):
-        mine = [run for run in runs if run["arm"].startswith(f"{group}: ")]
+    of = {group: [run for run in runs if run["arm"].startswith(f"{group}: ")] for group in groups}
+    heights = [1.5 + len({run["arm"] for run in mine}) / 3 for mine in of.values()]
+    figure, axes = pyplot.subplots(
+        len(groups), 2, figsize=(10, sum(heights)), squeeze=False, height_ratios=heights, layout="constrained"
+    )
+    for row, (group, mine) in zip(axes, of.items()):
         names = list(dict.fromkeys(run["arm"].partition(": ")[2] for run in mine))
         for axis, column in zip(row, ("kid", "recall")):
             for run in mine:
                 place = names.index(run["arm"].partition(": ")[2])
                 axis.plot(run["results"][column], place, "o", color="tab:blue", alpha=0.7)
             axis.set_yticks(range(len(names)), names if column == "kid" else [])
-            axis.invert_yaxis()
             axis.set(xlabel=column, title=group if column == "kid" else "")
+            axis.set_ylim(len(names) - 0.5, -0.5)
             axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
     pyplot.close(figure)
 
 
