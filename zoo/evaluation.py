@@ -163,17 +163,21 @@ def _check_numbers(seed: int, psi: float, **counts: int) -> None:
         raise EvaluationError(f"psi={str(psi)[:60]} is not possible: give a finite number; 1 is no truncation.")
 
 
-def _opened(model_or_run: Model | Run | str | Path, device: str | None = None) -> tuple[Model, Run | None]:
+def fastest_device() -> str:
+    """Return "cuda" where there is a GPU, else "cpu": thousands of samples and features take their time."""
     import torch
 
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _opened(model_or_run: Model | Run | str | Path, device: str | None = None) -> tuple[Model, Run | None]:
     from zoo.loading import load
     from zoo.model import Model
     from zoo.training.run import Run
 
     if isinstance(model_or_run, Model):
-        return model_or_run, None
-    # Thousands of samples and features: on a GPU where there is one. A model that is given stays where it is.
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return model_or_run, None      # it stays where it is
+    device = device or fastest_device()
     if isinstance(model_or_run, Run):
         return model_or_run.model.to(device), model_or_run
     if not isinstance(model_or_run, str | Path):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.output import Json, document, kept_for_document
+from zoo.cli.output import Json, document, kept_for_document, lines
 from zoo.errors import ConfigError
 
 Data = Annotated[
@@ -66,7 +66,6 @@ def _told(found: Any, json: bool) -> None:
     if json:
         document(found.to_dict())
     else:
-        for line in str(found).split("\n"):
-            typer.echo("".join(c if c.isprintable() else " " for c in line))
+        lines(found)
     if found.problems:
         raise typer.Exit(1)

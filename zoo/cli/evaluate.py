@@ -9,11 +9,10 @@ from typing import Annotated
 import typer
 
 from zoo.cli.output import Json, document, kept_for_document, lines
-from zoo.cli.target import Parent, with_parent
+from zoo.cli.target import DATA_HELP, Parent, with_parent
 from zoo.errors import ConfigError
 
 NAME_HELP = "A model's name, or a run directory; may be left out with --repeat."
-DATA_HELP = "Image folder (class subfolders are labels), zip of one, tar shards, hf:OWNER/DATASET, or emoji."
 FROM_RECEIPT = ("metrics", "samples", "features", "seed", "psi", "batch", "reference", "force")
 DIFFERS = 1      # exit code of a repetition that gives other values
 
@@ -46,10 +45,11 @@ def evaluate(
         raise ConfigError(f"Missing argument '{missing}': only --repeat does without. See zoo evaluate --help.")
     from zoo.cli.progress import Progress
     from zoo.evaluation import evaluate as measure
+    from zoo.evaluation import fastest_device
 
     with kept_for_document(json), Progress(f"evaluate {name}") as progress:
         found = measure(
-            with_parent(name, parent, device=_device()),
+            with_parent(name, parent, device=fastest_device()),
             data,
             metrics=metrics.split(","),
             samples=samples,
@@ -72,7 +72,7 @@ def _repeat(
     context: typer.Context, receipt: Path, name: str | None, data: str | None, parent: str | None, json: bool
 ) -> None:
     from zoo.cli.progress import Progress
-    from zoo.evaluation import repeat
+    from zoo.evaluation import fastest_device, repeat
 
     for option in FROM_RECEIPT:
         source = context.get_parameter_source(option)
@@ -81,7 +81,7 @@ def _repeat(
     if parent is not None and name is None:
         raise ConfigError(f"--parent {parent} needs the NAME of the delta beside --repeat.")
     with kept_for_document(json), Progress(f"repeat {receipt}") as progress:
-        model = None if name is None else with_parent(name, parent, device=_device())
+        model = None if name is None else with_parent(name, parent, device=fastest_device())
         found = repeat(receipt, model, data, progress=progress.images)
     if json:
         document(found.to_dict())
@@ -89,9 +89,3 @@ def _repeat(
         lines(found)
     if not found.agrees:
         raise typer.Exit(DIFFERS)
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

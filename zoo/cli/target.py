@@ -22,13 +22,8 @@ Parent = Annotated[
         help="Of a delta, such as RUN/delta: the weights that it is added to, where these are not those it names.",
     ),
 ]
-Data = Annotated[
-    str,
-    typer.Argument(
-        metavar="DATA",
-        help="Image folder (class subfolders are labels), zip of one, tar shards, hf:OWNER/DATASET, or emoji.",
-    ),
-]
+DATA_HELP = "Image folder (class subfolders are labels), zip of one, tar shards, hf:OWNER/DATASET, or emoji."
+Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
 
 
 def with_parent(name: str, parent: str | None, *, device: str | None = None) -> str | Model:
