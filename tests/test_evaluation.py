@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -273,3 +274,17 @@ def test_values_agree_with_torch_fidelity_from_images_on(tmp_path):
     assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], abs=error)
     assert ours["precision"] == pytest.approx(theirs["precision"], abs=1e-6)
     assert ours["recall"] == pytest.approx(theirs["recall"], abs=1e-6)
+
+
+def test_what_was_done_of_a_large_set_is_kept_when_the_work_ends_early(home):
+    def stop(stage, done, total):
+        if done > 1024:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        zoo.evaluate(tiny(), "emoji", samples=40, progress=stop, **SMALL)
+    heard = []
+    found = zoo.evaluate(tiny(), "emoji", samples=40, progress=lambda *told: heard.append(told), **SMALL)
+    assert heard[0] == ("real", 1024, 1636)
+    shutil.rmtree(home / "features-cache")
+    assert zoo.evaluate(tiny(), "emoji", samples=40, **SMALL).values == found.values

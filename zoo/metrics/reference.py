@@ -1,10 +1,14 @@
-"""Features of real images, computed once and kept: they cost as much as those of the generated ones."""
+"""Features of given images, computed once and kept: they cost as much as those of the generated ones.
+
+They are kept in blocks, so that work that ends early is not lost.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from zoo.data import ImageSet
 
 PROBE = 16      # images whose pixels enter the key, so that a change in decoding or resizing is noticed
+BLOCK = 1024    # images whose features are kept in one file
 
 
 def reference_features(
@@ -33,7 +38,25 @@ def reference_features(
     Args:
         progress: called with the number of images done.
     """
-    path = zoo_home() / "features-cache" / f"{_key(images, indices, extractor)}.safetensors"
+    if not len(indices):
+        return torch.empty(0, extractor.dimensions)
+    probe = hashlib.sha256(images.read(indices[:PROBE]).numpy().tobytes()).hexdigest()
+    parts = []
+    for start in range(0, len(indices), BLOCK):
+        block = indices[start : start + BLOCK]
+        path = zoo_home() / "features-cache" / f"{_key(images, probe, block, extractor)}.safetensors"
+        parts.append(_block(path, images, block, extractor, batch, lambda done, start=start: progress(start + done)))
+    return torch.cat(parts)
+
+
+def _block(
+    path: Path,
+    images: ImageSet,
+    indices: Sequence[int],
+    extractor: FeatureExtractor,
+    batch: int,
+    progress: Callable[[int], None],
+) -> Tensor:
     if path.is_file():
         features = store.read(path)["features"]
         progress(len(features))
@@ -47,13 +70,12 @@ def reference_features(
     return features
 
 
-def _key(images: ImageSet, indices: Sequence[int], extractor: FeatureExtractor) -> str:
-    probe = images.read(indices[:PROBE])
+def _key(images: ImageSet, probe: str, indices: Sequence[int], extractor: FeatureExtractor) -> str:
     facts = (
         images.fingerprint,
         len(images),
-        list(probe.shape[1:]),
-        hashlib.sha256(probe.numpy().tobytes()).hexdigest(),
+        (images.channels, images.resolution),
+        probe,
         hashlib.sha256(torch.tensor(indices).numpy().tobytes()).hexdigest(),
         extractor.digest,
         extractor.resize,
