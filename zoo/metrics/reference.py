@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +46,12 @@ def reference_features(
     for start in range(0, len(indices), BLOCK):
         block = indices[start : start + BLOCK]
         path = zoo_home() / "features-cache" / f"{_key(images, probe, block, extractor)}.safetensors"
-        parts.append(_block(path, images, block, extractor, batch, lambda done, start=start: progress(start + done)))
+        parts.append(_block(path, images, block, extractor, batch, partial(_ahead, progress, start)))
     return torch.cat(parts)
+
+
+def _ahead(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
 
 
 def _block(
