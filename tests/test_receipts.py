@@ -11,11 +11,12 @@ from PIL import Image
 import zoo
 from zoo.cli import main
 from zoo.errors import EvaluationError
-from zoo.evaluation import Evaluation, repeat
+from zoo.evaluation import Evaluation
+from zoo.repetition import repeat
 
 # No setting is the default, so that one which is not taken from the receipt is noticed.
 ASKED = ["--features", "pixels", "--metrics", "kid,fid", "--samples", "40", "--seed", "3", "--psi", "0.8",
-         "--reference", "20", "--batch", "7", "--force"]  # fmt: skip
+         "--reference", "20", "--batch", "7", "--force", "--errors", "4"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,8 @@ def test_a_receipt_holds_all_that_was_asked(place):
     found = Evaluation.open("evaluation.json")
     receipt = found.receipt
     assert receipt["command"] == shlex.join(["zoo", "evaluate", "dir:model", "data", *ASKED, "--json"])
-    assert receipt["given"] == {"model": "dir:model", "data": "data", "features": "pixels", "batch": 7, "force": True}
+    assert receipt["given"] == {"model": "dir:model", "data": "data", "features": "pixels", "batch": 7, "force": True,
+                                "budget": None}  # fmt: skip
     assert (receipt["schema_version"], receipt["metrics"], receipt["forced"]) == (1, ["kid", "fid"], ["fid"])
     asked = ("seed", "psi", "reference", "real_images", "fake_images")
     assert [receipt[name] for name in asked] == [3, 0.8, 20, 20, 40]
@@ -128,8 +130,8 @@ def test_the_reference_digest_is_of_the_images_alone(place, tiny):
 
 
 def test_two_receipts_side_by_side(place, capsys):
-    evaluated("other.json", "--seed", "4", "--reference", "24")
-    evaluated("one.json", "--reference", "24")
+    evaluated("other.json", "--seed", "4", "--reference", "24", "--errors", "0")
+    evaluated("one.json", "--reference", "24", "--errors", "0")
     one, other = Evaluation.open("one.json"), Evaluation.open("other.json")
     printed = told(capsys, "compare", "one.json", "other.json")
     rows = {line.split()[0]: line.split() for line in printed.splitlines()}
@@ -200,7 +202,8 @@ def test_another_machine_device_and_model_are_no_obstacle(place, capsys):
 
 def test_receipts_without_a_value_in_common_are_not_compared(place, capsys):
     altered("other.json", values={"vendi": 2.0})
-    assert "kid, kid_std_error, fid and vendi" in refused(capsys, "compare", "evaluation.json", "other.json")
+    said = refused(capsys, "compare", "evaluation.json", "other.json")
+    assert "kid, kid_std_error, fid, fid_std_error and vendi" in said
 
 
 # Again.
@@ -305,7 +308,9 @@ def test_other_values_end_with_1_and_are_named(place, capsys):
     assert "torch: 0.4 and " in printed
     found = json.loads(told(capsys, "evaluate", "--repeat", "moved.json", "--json", code=1))
     assert found["agrees"] is False
-    assert found["differences"] == {"kid": 0, "kid_std_error": 0, "fid": pytest.approx(1 / 3), "gone": None}
+    assert found["differences"] == {
+        "kid": 0, "kid_std_error": 0, "fid": pytest.approx(1 / 3), "fid_std_error": 0, "gone": None,
+    }  # fmt: skip
 
 
 def test_the_rest_of_the_command_comes_from_the_receipt(place, capsys):

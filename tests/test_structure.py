@@ -29,7 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("conversion_cache",),
     ("loading",),                                                            # from a name to a model
     ("transfer", "training", "metrics", "watchdog"),
-    ("receipts", "evaluation", "comparison", "publishing", "doctor", "explanation", "remedies"),
+    ("receipts", "subjects", "measuring", "evaluation", "repetition", "comparison", "publishing", "doctor",
+     "explanation", "remedies"),
+    ("reporting",),                                                          # all of it on a page
     ("demo", "testing"),
     ("cli",),
     ("__main__",),
@@ -41,16 +43,17 @@ DOORS: dict[str, tuple[str, ...]] = {
     "safetensors": ("zoo.storage", "zoo.weights", "zoo.training.checkpoints", "zoo.metrics.store"),
     "pluggy": ("zoo.plugin", "zoo.discovery"),
     "timm": ("zoo.backbones",),
-    "accelerate": ("zoo.training",),
+    "accelerate": ("zoo.training", "zoo.metrics.sharing"),
     "typer": ("zoo.cli",),
     "rich": ("zoo.cli",),
     "matplotlib": ("zoo.training.log",),
     "datasets": ("zoo.data.hub",),
     "fsspec": ("zoo.data.stream",),
     "pyarrow": ("zoo.data.stream",),
-    "jinja2": ("zoo.cards",),
+    "jinja2": ("zoo.cards", "zoo.reporting.page"),
     "yaml": ("zoo.cards",),
-    "PIL": ("zoo.data", "zoo.images", "zoo.doctor.look", "zoo.doctor.sheet", "zoo.training.tracker"),
+    "PIL": ("zoo.data", "zoo.images", "zoo.doctor.look", "zoo.doctor.sheet", "zoo.reporting.embedding",
+            "zoo.training.tracker"),
     "trackio": ("zoo.training.tracker",),
 }
 

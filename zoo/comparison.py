@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import EvaluationError
 from zoo.evaluation import Evaluation, differing
+from zoo.metrics.metric import STD_ERROR
 
 if TYPE_CHECKING:
     from zoo.training.run import Run
@@ -27,8 +28,8 @@ ALIKE = (
     ("features", "features.name"),
     ("features digest", "features.digest"),
     ("resize", "features.resize"),
+    ("networks", "networks"),
 )
-STD_ERROR = "_std_error"       # ending of the name of a value's standard error
 SURE = 2.0                     # standard errors of a difference that chance seldom exceeds: about once in twenty
 HEADER = ("value", "A", "B", "B - A", "beyond 2 std errors")
 
@@ -112,9 +113,9 @@ def _opened(given: Evaluation | Run | str | Path) -> Evaluation:
     return Evaluation.open(given.directory if isinstance(given, Run) else given)
 
 
-def _entry(receipt: Mapping[str, Any], place: str) -> Any:
+def _entry(receipt: Any, place: str) -> Any:
     for name in place.split("."):
-        receipt = receipt[name]
+        receipt = None if receipt is None else receipt.get(name)
     return receipt
 
 

@@ -55,7 +55,9 @@ class _Receipt(_Part):
     given: _Given
     model: _Model
     data: _Data
-    features: _Features
+    features: _Features | None
+    networks: dict[str, str] = {}
+    errors: int = 0
     reference_digest: str
     device: str
     versions: dict[str, str]

@@ -4,39 +4,80 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from zoo.cli.durations import seconds
+from zoo.cli.options import Processes, Seed, without_processes
 from zoo.cli.output import Json, document, kept_for_document, lines
 from zoo.cli.target import DATA_HELP, Parent, with_parent
 from zoo.errors import ConfigError
+from zoo.metrics.metric import GROUPS
 
-NAME_HELP = "A model's name, or a run directory; may be left out with --repeat."
-FROM_RECEIPT = ("metrics", "samples", "features", "seed", "psi", "batch", "reference", "force")
+if TYPE_CHECKING:
+    from zoo.evaluation import Evaluation
+    from zoo.repetition import Repetition
+
+NAME_HELP = "A model's name, a run directory, or data:FOLDER for images; may be left out with --repeat."
+FROM_RECEIPT = ("metrics", "samples", "features", "seed", "psi", "batch", "reference", "force", "errors", "budget",
+                "fast", "resolution")  # fmt: skip
+A_MINUTE = 60.0
 DIFFERS = 1      # exit code of a repetition that gives other values
+
+
+Metrics = Annotated[str, typer.Option(help="Names with commas between them.")]
+Samples = Annotated[int, typer.Option(min=1, help="Images to generate.")]
+Features = Annotated[
+    str | None,
+    typer.Option(help="Extractor: inception, timm:NAME, pixels or a plugin's; inception, but with --fast quick ones."),
+]
+Psi = Annotated[float, typer.Option(help="Truncation of the samples; 1 is none.")]
+AtOnce = Annotated[int, typer.Option("--batch", min=1, help="Images whose features are computed at once.")]
+Reference = Annotated[int | None, typer.Option(min=1, help="Real images to compare with; all if left out.")]
+Force = Annotated[bool, typer.Option("--force", help="Compute even from too few images to be trusted.")]
+Errors = Annotated[
+    int, typer.Option(metavar="GROUPS", help="Groups left out in turn to tell standard errors; 0: none are told.")
+]
+Budget = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Take as many images as fit in 60s, 5m or 1h, and say how sure.")
+]
+Fast = Annotated[bool, typer.Option("--fast", help="--budget 60s, and features that are on this machine and quick.")]
+Resolution = Annotated[
+    int | None, typer.Option(min=4, help="Pixels that images given as data:FOLDER are read at; theirs if left out.")
+]
+Repeat = Annotated[
+    Path | None,
+    typer.Option(metavar="RECEIPT", help="Do again what an evaluation.json says, and tell whether it comes out."),
+]
 
 
 def evaluate(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME|RUN", help=NAME_HELP, show_default=False)] = None,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
-    metrics: Annotated[str, typer.Option(help="Names with commas between them.")] = "fid,kid,precision_recall",
-    samples: Annotated[int, typer.Option(min=1, help="Images to generate.")] = 50_000,
-    features: Annotated[str, typer.Option(help="Extractor: inception, timm:NAME, pixels or a plugin's.")] = "inception",
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    psi: Annotated[float, typer.Option(help="Truncation of the samples; 1 is none.")] = 1.0,
-    batch: Annotated[int, typer.Option(min=1, help="Images whose features are computed at once.")] = 64,
-    reference: Annotated[int | None, typer.Option(min=1, help="Real images to compare with; all if left out.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compute even from too few images to be trusted.")] = False,
-    repeat: Annotated[
-        Path | None,
-        typer.Option(metavar="RECEIPT", help="Do again what an evaluation.json says, and tell whether it comes out."),
-    ] = None,
+    metrics: Metrics = "fid,kid,precision_recall",
+    samples: Samples = 50_000,
+    features: Features = None,
+    seed: Seed = 0,
+    psi: Psi = 1.0,
+    batch: AtOnce = 64,
+    reference: Reference = None,
+    force: Force = False,
+    errors: Errors = GROUPS,
+    budget: Budget = None,
+    fast: Fast = False,
+    resolution: Resolution = None,
+    processes: Processes = 1,
+    repeat: Repeat = None,
     parent: Parent = None,
     json: Json = False,
 ) -> None:
     """Measure a model against images: FID, KID, precision and recall, ..."""
+    if processes > 1:
+        from zoo.launch import launch
+
+        raise typer.Exit(launch(without_processes(context.obj), processes))
     if repeat is not None:
         _repeat(context, repeat, name, data, parent, json)
         return
@@ -45,7 +86,9 @@ def evaluate(
         raise ConfigError(f"Missing argument '{missing}': only --repeat does without. See zoo evaluate --help.")
     from zoo.cli.progress import Progress
     from zoo.evaluation import evaluate as measure
-    from zoo.evaluation import fastest_device
+    from zoo.launch import rank, world
+    from zoo.metrics.names import offline_features
+    from zoo.subjects import fastest_device
 
     with kept_for_document(json), Progress(f"evaluate {name}") as progress:
         found = measure(
@@ -53,26 +96,37 @@ def evaluate(
             data,
             metrics=metrics.split(","),
             samples=samples,
-            features=features,
+            features=features or (offline_features() if fast else "inception"),
             seed=seed,
             psi=psi,
             batch=batch,
             reference=reference,
             force=force,
+            errors=errors,
+            budget=seconds(budget) if budget else A_MINUTE if fast else None,
+            resolution=resolution,
+            shared=world() > 1,
             command=shlex.join(["zoo", *context.obj]),
-            progress=progress.images,
+            progress=progress.images if rank() == 0 else None,
         )
+    if rank() == 0:
+        _say(found, json)
+
+
+def _say(found: Evaluation | Repetition, json: bool) -> None:
     if json:
         document(found.to_dict())
     else:
-        typer.echo(str(found))
+        lines(found)
 
 
 def _repeat(
     context: typer.Context, receipt: Path, name: str | None, data: str | None, parent: str | None, json: bool
 ) -> None:
     from zoo.cli.progress import Progress
-    from zoo.evaluation import fastest_device, repeat
+    from zoo.launch import rank, world
+    from zoo.repetition import repeat
+    from zoo.subjects import fastest_device
 
     for option in FROM_RECEIPT:
         source = context.get_parameter_source(option)
@@ -81,11 +135,10 @@ def _repeat(
     if parent is not None and name is None:
         raise ConfigError(f"--parent {parent} needs the NAME of the delta beside --repeat.")
     with kept_for_document(json), Progress(f"repeat {receipt}") as progress:
+        told = progress.images if rank() == 0 else None
         model = None if name is None else with_parent(name, parent, device=fastest_device())
-        found = repeat(receipt, model, data, progress=progress.images)
-    if json:
-        document(found.to_dict())
-    else:
-        lines(found)
+        found = repeat(receipt, model, data, shared=world() > 1, progress=told)
+    if rank() == 0:
+        _say(found, json)
     if not found.agrees:
         raise typer.Exit(DIFFERS)

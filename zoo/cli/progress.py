@@ -22,6 +22,7 @@ class Progress:
         self._bar: Bar | None = None
         self._begun = time.monotonic()
         self._last = float("-inf")
+        self._stage = "", 0.0, 0      # of an evaluation: which images, since when, and how many were done then
 
     def __enter__(self) -> Self:
         if sys.stdout.isatty():
@@ -51,7 +52,13 @@ class Progress:
 
     def images(self, stage: str, done: int, total: int) -> None:
         """Tell how far an evaluation is: which images, how many are done, how many there are."""
-        self._tell(done, total, f"{done}/{total} {stage} images")
+        now = time.monotonic()
+        if stage != self._stage[0]:
+            self._stage = stage, now, done
+        _, since, before = self._stage
+        left = (now - since) * (total - done) / (done - before) if done > before else 0.0
+        told = f"  about {left:.0f} s left" if self._bar is None and left >= 1 else ""      # a bar tells it itself
+        self._tell(done, total, f"{done}/{total} {stage} images{told}")
 
     def _tell(self, done: float, total: float, text: str) -> None:
         if self._bar is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from zoo.data import decode
 from zoo.data.batches import batches
 from zoo.data.folders import open_folder
 from zoo.data.images import ImageSet, normalise
@@ -15,7 +17,7 @@ from zoo.data.sources import Source, printable
 from zoo.data.zips import open_zip
 from zoo.errors import ConfigError, DataError, suggest
 
-__all__ = ["ImageSet", "batches", "normalise", "open_images", "open_source"]
+__all__ = ["ImageSet", "batches", "normalise", "open_images", "open_source", "side"]
 
 MEMORY = 1 << 30         # bytes: sets whose pixels take no more leave out what cannot be read
 CACHE = 32 << 20         # bytes as stored, from which decoded images are kept on disk: about a second of decoding
@@ -58,6 +60,15 @@ def open_images(
         cache=cache,
         progress=progress,
     )
+
+
+def side(spec: str | Path) -> int:
+    """Return the pixels of the centre square of the first image that can be read. Raises DataError."""
+    source = open_source(spec)
+    for index in range(len(source.names)):
+        with suppress(Exception), source.open(index) as file:      # whatever a decoder raises
+            return decode.side(file)
+    raise DataError(f"{source.name}: none of its {len(source.names)} images can be read.")
 
 
 def open_source(spec: str | Path) -> Source:

@@ -42,6 +42,12 @@ def decode(file: IO[bytes], *, resolution: int, channels: int) -> NDArray[np.uin
         return fit(opened, resolution=resolution, channels=channels)
 
 
+def side(file: IO[bytes]) -> int:
+    """Return the pixels of an image's centre square, without decoding it; raises what Pillow raises."""
+    with Image.open(file, formats=formats()) as opened:
+        return min(opened.size)
+
+
 def fit(image: Image.Image, *, resolution: int, channels: int) -> NDArray[np.uint8]:
     """Turn upright, cut the centre square, bring to grey, RGB or RGBA, resize by Lanczos.
 

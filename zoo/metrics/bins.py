@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from zoo.metrics.metric import Metric, matched
+from zoo.metrics.metric import SEEDED, Metric, matched
 
 BINS = 100
 ALPHA = 0.05         # of the test: the share of bins that differ by chance between equal distributions
@@ -103,4 +103,4 @@ def _shares(x: Tensor, centres: Tensor) -> Tensor:
     return torch.bincount(_nearest(x, centres), minlength=len(centres)).double() / len(x)
 
 
-NDB = Metric(different_bins, seeded=True, least=lambda dimensions: 2 * A_BIN)
+NDB = Metric(different_bins, inputs=SEEDED, smooth=False, least=lambda dimensions: 2 * A_BIN)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.metrics.frechet import Gaussian
-from zoo.metrics.metric import Metric, matched
+from zoo.metrics.metric import SEEDED, Metric, matched
 
 POINTS = 15           # subsets that the line goes through
 SMALLEST = 5000       # fakes in the smallest, or a tenth of all where that is fewer
@@ -66,7 +66,8 @@ def subset_sizes(n: int) -> list[int]:
 
 FID_INFINITY = Metric(
     extrapolated_frechet_distance,
-    seeded=True,
+    inputs=SEEDED,
+    smooth=False,
     least=lambda dimensions: FEWEST,
     trusted=lambda dimensions: SHARE * dimensions,
     advice="the smallest subset, a tenth of the fakes, would have fewer images than features and be off the line, so "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.metrics.metric import Metric, matched
+from zoo.metrics.metric import SEEDED, Metric, matched
 
 ROWS = 2048            # rows of the kernel matrix in memory at once
 SIGMA = 10.0           # width of CMMD's kernel
@@ -137,5 +137,5 @@ def _subset(real: Tensor, fake: Tensor, size: int, chance: torch.Generator) -> T
     return _Sums.of(first, second, polynomial).estimate()
 
 
-KID = Metric(kernel_distance, seeded=True, least=lambda dimensions: 3)
+KID = Metric(kernel_distance, inputs=SEEDED, smooth=False, least=lambda dimensions: 3)
 CMMD = Metric(clip_distance, least=lambda dimensions: 3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from zoo.errors import EvaluationError
+from zoo.errors import EvaluationError, PluginError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,15 +20,35 @@ def _none(dimensions: int) -> int:
     return 0
 
 
+STD_ERROR = "_std_error"         # what the name of a value's standard error ends with
+GROUPS = 10                      # of images left out in turn, unless told otherwise
+FEATURES = ("real", "fake")      # inputs that a function takes first and by place; all others go by name
+SEEDED = (*FEATURES, "seed")
+INPUTS = (*SEEDED, "real_labels", "fake_labels", "extractor", "model", "fakes", "samples", "images", "places")
+
+
+def _nothing() -> dict[str, str]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A function of features, and how many images it needs: too few are refused before any are sampled."""
+    """A function, what it looks at, and how many images it needs: too few are refused before any are sampled.
 
-    function: Callable[..., Mapping[str, float]]       # (real [N, d], fake [M, d]) -> named values
-    seeded: bool = False                               # the function takes the keyword `seed`
+    Inputs are attributes of `zoo.metrics.evidence.Evidence`; what no metric names is never computed.
+    """
+
+    function: Callable[..., Mapping[str, float]]       # of its inputs -> named values
+    inputs: tuple[str, ...] = FEATURES                 # of INPUTS: what the function takes
     least: Callable[[int], int] = _two                 # feature dimensions -> fewest images of a side
     trusted: Callable[[int], int] = _none              # feature dimensions -> fewest images of a side unless forced
     advice: str = ""                                   # why so many, and what to use instead
+    smooth: bool = True                                # a few images less move its values little: `zoo.metrics.errors`
+    networks: Callable[[], Mapping[str, str]] = _nothing      # what it looks with besides the features: name -> sha256
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.inputs) - set(INPUTS)):
+            raise PluginError(f"A metric asks for {', '.join(unknown)}; it may have {', '.join(INPUTS)}.")
 
     def check(self, name: str, real: int, fake: int, dimensions: int, *, force: bool = False) -> None:
         """Refuse so many real and fake images if they are too few for this metric.
@@ -50,10 +70,14 @@ class Metric:
         """Return whether so many images give values that are not to be trusted."""
         return min(real, fake) < self.trusted(dimensions)
 
-    def __call__(self, real: Tensor, fake: Tensor, *, seed: int = 0) -> dict[str, float]:
-        """Return the named values of real [N, d] and fake [M, d] features."""
-        values = self.function(real, fake, seed=seed) if self.seeded else self.function(real, fake)
-        return {name: float(value) for name, value in values.items()}
+    def __call__(
+        self, real: Tensor | None = None, fake: Tensor | None = None, *, seed: int = 0, **further: Any
+    ) -> dict[str, float]:
+        """Return the named values of real [N, d] and fake [M, d] features and of further inputs; others are ignored."""
+        given = {"real": real, "fake": fake, "seed": seed, **further}
+        first = [given[name] for name in FEATURES if name in self.inputs]
+        others = {name: given[name] for name in self.inputs if name not in FEATURES}
+        return {name: float(value) for name, value in self.function(*first, **others).items()}
 
 
 def matched(real: Tensor, fake: Tensor, *, least: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ They are kept in blocks, so that work that ends early is not lost.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.home import zoo_home
 from zoo.metrics import store
 from zoo.metrics.features import FeatureExtractor
+from zoo.metrics.sharing import Crew
 
 if TYPE_CHECKING:
     from zoo.data import ImageSet
@@ -33,21 +34,35 @@ def reference_features(
     *,
     batch: int,
     progress: Callable[[int], None],
+    crew: Crew | None = None,
 ) -> Tensor:
     """Return features [N, d] of the images at these places, from the cache of earlier calls where it has them.
 
     Args:
         progress: called with the number of images done.
+        crew: the processes that share the work, all of which call this.
     """
-    if not len(indices):
-        return torch.empty(0, extractor.dimensions)
-    probe = hashlib.sha256(images.read(indices[:PROBE]).numpy().tobytes()).hexdigest()
     parts = []
+    for start, block, path in _blocks(images, indices, extractor):
+        ahead = partial(_ahead, progress, start)
+        parts.append(_block(path, images, block, extractor, batch, ahead, crew or Crew()))
+    return torch.cat(parts) if parts else torch.empty(0, extractor.dimensions)
+
+
+def are_kept(images: ImageSet, indices: Sequence[int], extractor: FeatureExtractor) -> bool:
+    """Return whether the features of all of these are in the cache."""
+    return all(path.is_file() for _, _, path in _blocks(images, indices, extractor))
+
+
+def _blocks(
+    images: ImageSet, indices: Sequence[int], extractor: FeatureExtractor
+) -> Iterator[tuple[int, Sequence[int], Path]]:
+    """Yield (images before it, places, file) of each block."""
+    probe = hashlib.sha256(images.read(indices[:PROBE]).numpy().tobytes()).hexdigest()
     for start in range(0, len(indices), BLOCK):
         block = indices[start : start + BLOCK]
-        path = zoo_home() / "features-cache" / f"{_key(images, probe, block, extractor)}.safetensors"
-        parts.append(_block(path, images, block, extractor, batch, partial(_ahead, progress, start)))
-    return torch.cat(parts)
+        name = f"{_key(images, probe, block, extractor)}.safetensors"
+        yield start, block, zoo_home() / "features-cache" / name
 
 
 def _ahead(progress: Callable[[int], None], before: int, done: int) -> None:
@@ -61,17 +76,17 @@ def _block(
     extractor: FeatureExtractor,
     batch: int,
     progress: Callable[[int], None],
+    crew: Crew,
 ) -> Tensor:
-    if path.is_file():
+    if crew.agreed(path.is_file()):
         features = store.read(path)["features"]
         progress(len(features))
         return features
-    parts = []
-    for start in range(0, len(indices), batch):
-        parts.append(extractor(images.read(indices[start : start + batch])))
-        progress(min(start + batch, len(indices)))
-    features = torch.cat(parts)
-    store.write(path, {"features": features})
+    features = crew.features(
+        lambda start, stop: images.read(indices[start:stop]), len(indices), extractor, batch=batch, progress=progress
+    )
+    if crew.leads:
+        store.write(path, {"features": features})
     return features
 
 

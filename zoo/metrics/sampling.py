@@ -1,10 +1,9 @@
-"""A model's samples as they would be saved: 8-bit images of fixed seeds, independent of how many are drawn at once."""
+"""Fakes as they would be saved: 8-bit images, each the same however many are asked for and in which batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,25 +11,70 @@ from torch import Tensor
 
 from zoo.errors import EvaluationError
 from zoo.images import to_bytes
+from zoo.metrics.features import FeatureExtractor, digest
+from zoo.metrics.reference import reference_features
+from zoo.metrics.sharing import Crew
 from zoo.noise import Noise, key
 
 if TYPE_CHECKING:
     from zoo.data import ImageSet
-    from zoo.metrics.features import FeatureExtractor
     from zoo.model import Model
 
 CHUNK = 64      # images that share a seed; part of what a seed means, so a constant
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """Draws a model's images 0, 1, 2, ...: image i is the same whatever the number asked for."""
+class Fakes(Protocol):
+    """Images 0, 1, 2, ... that are judged."""
 
-    model: Model
     seed: int
-    psi: float
-    frequencies: Tensor | None                              # [classes], what labels are drawn with; None: no labels
-    labels: Literal["none", "as in the data", "uniform"]    # where the frequencies come from
+    classes: int      # how many; 0: none
+
+    @property
+    def psi(self) -> float:
+        """Truncation; 1 is none."""
+
+    @property
+    def labels(self) -> str:
+        """Where their classes come from."""
+
+    @property
+    def model(self) -> Model | None:
+        """What makes them."""
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return images start to stop as uint8 [stop - start, C, H, W]."""
+
+    def features(
+        self, n: int, extractor: FeatureExtractor, *, batch: int, progress: Callable[[int], None], crew: Crew
+    ) -> Tensor:
+        """Return features [n, d] of images 0 to n; `progress` hears how many are done."""
+
+    def labels_of(self, n: int) -> Tensor | None:
+        """Return the classes [n] of images 0 to n, or None."""
+
+    def about(self) -> dict[str, Any]:
+        """Return what a receipt says of where they come from: architecture, origin, config, digest."""
+
+
+class Sampler:
+    """A model's images: image i depends on model, seed, psi and i alone.
+
+    Args:
+        frequencies: [classes], what labels are drawn with; None: no labels.
+        labels: where the frequencies come from.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        seed: int,
+        psi: float,
+        frequencies: Tensor | None,
+        labels: Literal["none", "as in the data", "uniform"],
+    ):
+        self.model, self.seed, self.psi, self.frequencies, self.labels = model, seed, psi, frequencies, labels
+        self.classes = 0 if frequencies is None else len(frequencies)
+        self._last: tuple[int, Tensor] | None = None      # the chunk that the next batch most likely begins in
 
     @classmethod
     def of(cls, model: Model, images: ImageSet, *, seed: int, psi: float) -> Sampler:
@@ -49,33 +93,49 @@ class Sampler:
         Raises:
             EvaluationError: the model makes values that are not finite.
         """
+        if self._last is not None and self._last[0] == index:
+            return self._last[1]
         images = self.model.sample(
             CHUNK, seed=key("evaluation", self.seed, index), labels=self._labels(index), psi=self.psi
         )
         if not images.isfinite().all():
             raise EvaluationError("The model makes NaN or infinity: its training diverged, so take earlier weights.")
-        return to_bytes(images)
+        self._last = index, to_bytes(images)
+        return self._last[1]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return images start to stop as uint8 [stop - start, C, H, W]."""
+        first, last = start // CHUNK, -(-stop // CHUNK)
+        images = torch.cat([self.chunk(index) for index in range(first, last)])
+        return images[start - first * CHUNK : stop - first * CHUNK]
 
     def batches(self, n: int, size: int) -> Iterator[Tensor]:
         """Yield images 0 to n in batches of `size`, the last one smaller."""
-        waiting = torch.empty(0, dtype=torch.uint8)
-        for index in range(-(-n // CHUNK)):
-            fresh = self.chunk(index)[: n - index * CHUNK]
-            waiting = torch.cat([waiting, fresh]) if len(waiting) else fresh
-            while len(waiting) >= size:
-                yield waiting[:size]
-                waiting = waiting[size:]
-        if len(waiting):
-            yield waiting
+        for start in range(0, n, size):
+            yield self.read(start, min(start + size, n))
 
-    def features(self, n: int, extractor: FeatureExtractor, *, batch: int, progress: Callable[[int], None]) -> Tensor:
+    def features(
+        self, n: int, extractor: FeatureExtractor, *, batch: int, progress: Callable[[int], None], crew: Crew
+    ) -> Tensor:
         """Return features [n, d] of images 0 to n; `progress` hears how many are done."""
-        parts, done = [], 0
-        for images in self.batches(n, batch):
-            parts.append(extractor(images))
-            done += len(images)
-            progress(done)
-        return torch.cat(parts)
+        return crew.features(self.read, n, extractor, batch=batch, progress=progress)
+
+    def labels_of(self, n: int) -> Tensor | None:
+        """Return the classes [n] that images 0 to n were to show, or None for a model without classes."""
+        if self.frequencies is None:
+            return None
+        drawn = [self._labels(index) for index in range(-(-n // CHUNK))]
+        return torch.cat([each for each in drawn if each is not None])[:n]
+
+    def about(self) -> dict[str, Any]:
+        """Return architecture, origin, config and digest of the weights."""
+        model = self.model
+        return {
+            "architecture": model.architecture,
+            "origin": dict(model.origin),
+            "config": model.config.model_dump(mode="json"),
+            "digest": digest(model.state_dict()),
+        }
 
     def _labels(self, index: int) -> Tensor | None:
         if self.frequencies is None:
@@ -83,3 +143,41 @@ class Sampler:
         places = Noise(key("evaluation labels", self.seed, index)).uniform(CHUNK).double()
         edges = self.frequencies.cumsum(0)
         return torch.searchsorted(edges, places * edges[-1], right=True).clamp_max(len(edges) - 1)
+
+
+class GivenImages:
+    """Images that exist already as fakes: a folder that another program filled, or another set of real ones.
+
+    Args:
+        images: all of them.
+        places: which are judged, in this order.
+    """
+
+    psi, model = 1.0, None
+
+    def __init__(self, images: ImageSet, places: list[int], *, seed: int):
+        self.images, self.places, self.seed = images, places, seed
+        self.classes = len(images.classes)
+        self.labels = "of the images" if self.classes else "none"
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return images start to stop as uint8 [stop - start, C, H, W]."""
+        return self.images.read(self.places[start:stop])
+
+    def features(
+        self, n: int, extractor: FeatureExtractor, *, batch: int, progress: Callable[[int], None], crew: Crew
+    ) -> Tensor:
+        """Return features [n, d] of images 0 to n, which are kept as those of real ones are."""
+        return reference_features(
+            self.images, self.places[:n], extractor, batch=batch, progress=progress, crew=crew
+        )
+
+    def labels_of(self, n: int) -> Tensor | None:
+        """Return the classes [n] of images 0 to n, or None."""
+        return None if self.images.labels is None else torch.from_numpy(self.images.labels[self.places[:n]])
+
+    def about(self) -> dict[str, Any]:
+        """Return what stands where a receipt names a model: their kind, name and size, and their fingerprint."""
+        config: Mapping[str, int] = {"resolution": self.images.resolution, "channels": self.images.channels}
+        origin = {"name": self.images.name, "skipped": len(self.images.skipped)}
+        return {"architecture": "images", "origin": origin, "config": dict(config), "digest": self.images.fingerprint}

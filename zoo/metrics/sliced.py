@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.metrics.metric import Metric, matched
+from zoo.metrics.metric import SEEDED, Metric, matched
 
 DIRECTIONS = 1000
 SCALE = 3             # times the dimensions: the paper's alpha = 3 d, by which values are about as large as FID's
@@ -48,4 +48,4 @@ def transport(x: Tensor, y: Tensor) -> Tensor:
     return (widths[:, None] * squared).sum(0)
 
 
-MIND = Metric(monge_distance, seeded=True)
+MIND = Metric(monge_distance, inputs=SEEDED)
