@@ -1,12 +1,13 @@
 """Perceptual distance: how unlike two images are to a frozen network that knows what pictures show.
 
 Zhang et al., 2018, arXiv:1801.03924, eq. 1, with all channels weighted alike: the squared distance of feature vectors
-of length 1, averaged over places and over feature maps. LPIPS is the same with weights learnt from people's judgements,
-which are not used here: the numbers are not LPIPS.
+of length 1, averaged over places and over feature maps. `zoo.metrics.lpips` is the same with weights learnt from
+people's judgements, summed over the maps of another network: the numbers here are not LPIPS.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
@@ -52,11 +53,8 @@ class Perceptual(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the network's feature maps [N, c, h, w], the largest first, each place's vector of length 1."""
-        x = colours(images)
-        if max(x.shape[2:]) < self.size:
-            x = interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False)
-        maps: list[Tensor] = self.network(((x + 1) / 2 - self.mean) / self.std)
-        return [normalize(each.to(torch.promote_types(each.dtype, torch.float32)), dim=1) for each in maps]
+        x = enlarged(colours(images), self.size)
+        return directions(self.network(((x + 1) / 2 - self.mean) / self.std))
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         if self.mean.device != images.device:
@@ -64,4 +62,24 @@ class Perceptual(nn.Module):
         with torch.no_grad():
             wanted = self.features(others)
         pairs = zip(self.features(images), wanted)
-        return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).mean(0)
+        return torch.stack([difference(a, b) for a, b in pairs]).mean(0)
+
+
+def enlarged(images: Tensor, size: int) -> Tensor:
+    """Return images [N, C, H, W] brought to size x size, bilinearly, if both sides are smaller; others as they are."""
+    if max(images.shape[2:]) >= size:
+        return images
+    return interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def directions(maps: Iterable[Tensor]) -> list[Tensor]:
+    """Return feature maps [N, c, h, w], float32 at least, with each place's vector at length 1 unless it is zero."""
+    return [normalize(each.to(torch.promote_types(each.dtype, torch.float32)), dim=1) for each in maps]
+
+
+def difference(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the squared distance [N] of feature maps [N, c, h, w], channels weighted by [c], averaged over places."""
+    squared = (a - b).square()
+    if weights is not None:
+        squared = squared * weights.view(1, -1, 1, 1)
+    return squared.sum(1).mean((1, 2))
