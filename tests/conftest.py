@@ -36,6 +36,27 @@ def _few_threads():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_curves():
+    """Have trainings of this process draw no curves, which cost as much as the steps of a tiny one; see `curves`."""
+    from zoo.training import log
+
+    drawing = log.curves
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "curves", lambda lines, path: None)
+        yield drawing
+
+
+@pytest.fixture(scope="module")
+def curves(_no_curves):
+    """From here on have the trainings of this file draw their curves, for a test that looks at them."""
+    from zoo.training import log
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "curves", _no_curves)
+        yield
+
+
 @pytest.fixture
 def tiny():
     """Return a function that makes a tiny model of an architecture, always with the same weights."""

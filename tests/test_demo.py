@@ -13,7 +13,7 @@ from zoo.demo import demo
 
 
 @pytest.fixture(scope="module")
-def summary(tmp_path_factory):
+def summary(curves, tmp_path_factory):
     return demo(tmp_path_factory.mktemp("demo") / "out", Progress, kimg=0.064, samples=128)
 
 

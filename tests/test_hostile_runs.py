@@ -25,6 +25,7 @@ from zoo.training.checkpoints import STATE, TENSORS, steps
 from zoo.training.manifest import Manifest
 
 TINY = {"resolution": 16, "latent": 8, "generator_width": 8, "discriminator_width": 8}
+pytestmark = pytest.mark.usefixtures("curves")      # which are drawn of damaged logs, too
 MOMENT = "discriminator/{}/discriminator.blocks.0.conv.weight"
 
 
