@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from zoo.data.decode import reason
 from zoo.data.sources import Source
@@ -16,6 +16,7 @@ from zoo.doctor.look import Survey
 from zoo.doctor.repeats import Repeats
 from zoo.doctor.words import counted
 from zoo.errors import ConfigError
+from zoo.images import font, writable
 from zoo.noise import key
 
 COLUMNS = 10    # even: the two of a pair stand in one row
@@ -57,16 +58,16 @@ def draw(source: Source, seen: Survey, same: Repeats, settings: Iterable[Advice]
     size, channels = int(value["resolution"]), int(value["channels"])
     sections = [section for section in _sections(seen, same, size, seed) if section.tiles]
     canvas = Image.new("RGB", (COLUMNS * (TILE + GAP) + GAP, sum(each.height for each in sections) + GAP), "white")
-    pen, font = ImageDraw.Draw(canvas), _font(11)
+    pen, small = ImageDraw.Draw(canvas), font(11)
     top = GAP
     for section in sections:
-        pen.text((GAP, top + 6), _written(section.title), fill=INK, font=_font(15))
+        pen.text((GAP, top + 6), writable(section.title), fill=INK, font=font(15))
         for place, tile in enumerate(section.tiles):
             row, column = divmod(place, COLUMNS)
             corner = GAP + column * (TILE + GAP), top + TITLE + row * (TILE + CAPTION + GAP)
             canvas.paste(_picture(source, int(seen.places[tile.index]), size, channels), corner)
             pen.rectangle((corner[0] - 1, corner[1] - 1, corner[0] + TILE, corner[1] + TILE), outline=PALE)
-            pen.text((corner[0], corner[1] + TILE + 2), _written(tile.caption), fill=INK, font=font, spacing=1)
+            pen.text((corner[0], corner[1] + TILE + 2), writable(tile.caption), fill=INK, font=small, spacing=1)
             if section.paired and column % 2:
                 pen.line((corner[0] - GAP, corner[1] + TILE // 2, corner[0], corner[1] + TILE // 2), fill=INK, width=3)
         top += section.height
@@ -125,21 +126,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= LETTERS else f"{text[: LETTERS - 8]}..{text[-6:]}"
 
 
-def _written(text: str) -> str:
-    # Pillow's own font has few letters, and without FreeType only those of Latin-1.
-    return text.encode("ascii", "replace").decode()
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _picture(source: Source, place: int, size: int, channels: int) -> Image.Image:
     try:
         pixels = source.image(place, resolution=size, channels=channels)
     except Exception as error:  # it could be read a moment ago; the sheet shows what there is now
         lost = Image.new("RGB", (TILE, TILE), PALE)
-        ImageDraw.Draw(lost).text((4, 4), _written(_cut(reason(error))), fill=INK, font=_font(11))
+        ImageDraw.Draw(lost).text((4, 4), writable(_cut(reason(error))), fill=INK, font=font(11))
         return lost
     picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).convert("RGB")
     filtering = Image.Resampling.NEAREST if size < TILE else Image.Resampling.LANCZOS

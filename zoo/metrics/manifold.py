@@ -33,7 +33,7 @@ def precision_recall(real: Tensor, fake: Tensor, *, k: int = PR_NEIGHBOURS) -> d
     real_radius, fake_radius = _radii(real, k), _radii(fake, k)
     recalled = []
     precise = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
-    for rows, distance in _distances(real, fake):
+    for rows, distance in distances(real, fake):
         recalled.append((distance <= fake_radius).any(1))
         precise |= (distance <= real_radius[rows, None]).any(0)
     return {"precision": float(precise.double().mean()), "recall": float(torch.cat(recalled).double().mean())}
@@ -51,7 +51,7 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = DC_NEIGHBOURS) -> d
     real, fake = matched(real, fake, least=k + 1)
     radius = _radii(real, k)
     inside, covered = 0, 0
-    for rows, distance in _distances(real, fake):
+    for rows, distance in distances(real, fake):
         balls = distance < radius[rows, None]
         inside += int(balls.sum())
         covered += int(balls.any(1).sum())
@@ -61,14 +61,14 @@ def density_coverage(real: Tensor, fake: Tensor, *, k: int = DC_NEIGHBOURS) -> d
 def _radii(x: Tensor, k: int) -> Tensor:
     """Return [N] squared distances from each row to its k-th nearest other row."""
     radii = []
-    for rows, distance in _distances(x, x):
+    for rows, distance in distances(x, x):
         own = torch.arange(rows.start, rows.start + len(distance), device=x.device)
         distance[torch.arange(len(distance), device=x.device), own] = torch.inf
         radii.append(distance.kthvalue(k, dim=1).values)
     return torch.cat(radii)
 
 
-def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield (rows of x, squared distances of those rows to all of y); exactly zero for equal features."""
     centre = x.mean(0)                       # |a|^2 + |b|^2 - 2ab loses digits in proportion to the norms
     y = y - centre
