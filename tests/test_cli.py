@@ -109,7 +109,7 @@ def test_info_tells_configuration_and_size(trained, capsys):
 def test_every_verb_explains_itself(capsys):
     assert main([]) == 0
     overview = capsys.readouterr().out
-    verbs = "list info sample train finetune evaluate compare explain recipes publish convert plugins doctor demo"
+    verbs = "list info sample show train finetune evaluate compare explain report recipes publish convert plugins doctor demo"
     for verb in verbs.split():
         assert f" {verb} " in overview
         assert main([verb, "--help"]) == 0
@@ -336,7 +336,7 @@ def test_interrupt_ends_with_130_and_no_traceback(folder, tmp_path):
     out = tmp_path / "run"
     process = start("train", "dcgan", folder, "--out", out, "--kimg", "1000", "--batch", "8", *TINY)
     deadline = time.monotonic() + 120
-    while not (out / "log.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (out / "checkpoints" / "00000000").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("loading",),                                                            # from a name to a model
     ("transfer", "training", "metrics", "watchdog"),
     ("receipts", "subjects", "measuring", "evaluation", "repetition", "comparison", "publishing", "doctor",
-     "explanation", "remedies"),
+     "explanation", "remedies", "pictures"),
     ("reporting",),                                                          # all of it on a page
     ("demo", "testing"),
     ("cli",),
@@ -52,8 +52,9 @@ DOORS: dict[str, tuple[str, ...]] = {
     "pyarrow": ("zoo.data.stream",),
     "jinja2": ("zoo.cards", "zoo.reporting.page"),
     "yaml": ("zoo.cards",),
-    "PIL": ("zoo.data", "zoo.images", "zoo.doctor.look", "zoo.doctor.sheet", "zoo.reporting.embedding",
-            "zoo.training.tracker"),
+    "PIL": ("zoo.data", "zoo.images", "zoo.doctor.look", "zoo.doctor.sheet", "zoo.pictures",
+            "zoo.reporting.embedding", "zoo.reporting.showing", "zoo.training.tracker"),
+    "av": ("zoo.pictures.animation",),
     "trackio": ("zoo.training.tracker",),
 }
 
