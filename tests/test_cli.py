@@ -109,7 +109,9 @@ def test_info_tells_configuration_and_size(trained, capsys):
 def test_every_verb_explains_itself(capsys):
     assert main([]) == 0
     overview = capsys.readouterr().out
-    verbs = "list info sample show train finetune evaluate compare explain report recipes publish convert plugins doctor demo"
+    verbs = (
+        "list info sample show train finetune evaluate compare explain report recipes publish convert plugins doctor demo"
+    )
     for verb in verbs.split():
         assert f" {verb} " in overview
         assert main([verb, "--help"]) == 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zoo.publishing import Publication, publish
     from zoo.recipe import Batch, Phase, Recipe, Terms
     from zoo.registry import list_architectures, list_models
+    from zoo.reporting import report
     from zoo.training import Run, finetune, train
 
     __version__: str
@@ -54,6 +55,7 @@ __all__ = [
     "load",
     "losses",
     "publish",
+    "report",
     "save",
     "testing",
     "train",
@@ -79,6 +81,7 @@ _HOME = {
     "explain": "zoo.explanation",
     "Explanation": "zoo.explanation",
     "publish": "zoo.publishing",
+    "report": "zoo.reporting",
     "Publication": "zoo.publishing",
     "Model": "zoo.model",
     "ModelConfig": "zoo.model",

@@ -64,13 +64,12 @@ def explain(run: str | Path | Run) -> Explanation:
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     made, lines = Made(opened.settings), opened.log
-    asked = made.settings.get("kimg")
     found = _found(lines, made)
     return Explanation(
         str(opened.directory),
         _state(opened.directory),
         kimg=max((float(line["kimg"]) for line in lines), default=0.0),
-        of=float(asked) if isinstance(asked, int | float) and not isinstance(asked, bool) else None,
+        of=made.number(made.settings, "kimg", 0) or None,
         found=tuple(found),
         notes=tuple(_notes(lines, made)),
     )
@@ -124,7 +123,8 @@ def _notes(lines: Sequence[Mapping[str, Any]], made: Made) -> list[str]:
         notes.append("No images are held out, so nobody knows whether the critic overfits: --hold-out 32 would tell.")
     skipped = sum(line.get("skipped", 0) for line in lines)
     if skipped:
-        notes.append(f"{skipped} turns were left out because a value was not finite.")
+        many = "1 turn was" if skipped == 1 else f"{skipped} turns were"
+        notes.append(f"{many} left out because a value was not finite.")
     return notes
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from zoo.training.run import LARGEST
 from zoo.watchdog.signs import COLLAPSE, COPIES, DIVERGENCE, OSCILLATES, OVERFITS, POSTERIOR
 
 
@@ -60,7 +61,8 @@ class Made:
     @staticmethod
     def number(of: Mapping[str, Any], name: str, default: float) -> float:
         value = of.get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+        known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST      # no NaN
+        return float(value) if known else default
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ from zoo.cli.listing import list_models
 from zoo.cli.plugins import list_plugins
 from zoo.cli.publish import publish
 from zoo.cli.recipes import recipes
+from zoo.cli.report import report
 from zoo.cli.sample import sample
+from zoo.cli.show import show
 from zoo.cli.train import train
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -28,6 +30,7 @@ plugins = typer.Typer(help="The plugins that add architectures, metrics and feat
 app.command("list")(list_models)
 app.command("info")(info)
 app.command("sample")(sample)
+app.command("show")(show)
 app.command("train")(train)
 app.command("finetune")(finetune)
 app.command("evaluate")(evaluate)
@@ -36,6 +39,7 @@ app.command("publish")(publish)
 app.command("convert")(convert)
 app.command("doctor")(doctor)
 app.command("explain")(explain)
+app.command("report")(report)
 app.command("recipes")(recipes)
 app.command("demo")(demo)
 app.add_typer(plugins, name="plugins")

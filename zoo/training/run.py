@@ -14,6 +14,8 @@ from zoo.errors import RunError
 if TYPE_CHECKING:
     from zoo.model import Model
 
+LARGEST = 1 << 53      # that anything is counted to: a larger number is none of ours
+
 
 @dataclass(frozen=True)
 class Run:
@@ -88,7 +90,7 @@ def log_lines(path: Path) -> list[dict[str, Any]]:
     found = []
     for text in path.read_bytes().splitlines(keepends=True) if path.is_file() else []:
         with suppress(ValueError, TypeError, RecursionError):
-            line = json.loads(text)
+            line = json.loads(text, parse_int=_whole)
             if text.endswith(b"\n") and isinstance(line, dict) and _is_line(line):
                 found.append(line)
     return found
@@ -101,7 +103,13 @@ def _ways_back(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _is_line(line: dict[str, Any]) -> bool:
     numbers = (line.get("step"), line.get("kimg"), line.get("skipped", 0))
     inner = (line.get("terms"), *line.get("faults", ()), *line.get("findings", ()))
-    return all(isinstance(each, int | float) for each in numbers) and all(isinstance(each, dict) for each in inner)
+    counted = all(isinstance(each, int | float) and abs(each) < LARGEST for each in numbers)      # NaN is not
+    return counted and all(isinstance(each, dict) for each in inner)
+
+
+def _whole(digits: str) -> int | float:
+    """Return an integer of JSON; one that is longer than any count as the nearest float, which may be infinity."""
+    return int(digits) if len(digits) < 17 else float(digits)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
