@@ -110,7 +110,8 @@ def test_every_verb_explains_itself(capsys):
     assert main([]) == 0
     overview = capsys.readouterr().out
     verbs = (
-        "list info sample show train finetune evaluate compare explain report recipes publish convert plugins doctor demo"
+        "list info sample show train finetune evaluate compare explain report recipes publish convert plugins doctor "
+        "demo"
     )
     for verb in verbs.split():
         assert f" {verb} " in overview
