@@ -337,6 +337,14 @@ def test_transfer_methods_are_all_documented():
     assert f"{FEW:,}" in text
 
 
+def test_metrics_are_all_documented():
+    from zoo.metrics.names import metric_names
+
+    rows = re.findall(r"^\| (`[^|]*`) \|", PAGES["docs/evaluation.md"], re.MULTILINE)
+    missing = sorted(set(metric_names()) - {name for row in rows for name in re.findall(r"`([^`]+)`", row)})
+    assert not missing, f"docs/evaluation.md has no row for {', '.join(missing)}"
+
+
 def test_links_lead_somewhere():
     for page, text in PAGES.items():
         for target in re.findall(r"\]\(([^)#\s]+)", BLOCK.sub("", text)):

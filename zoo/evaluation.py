@@ -105,7 +105,8 @@ def evaluate(
             made: "data:" and what `zoo.train` takes as data, or an open image set.
         data: as for `zoo.train`; read at the model's resolution and channels.
         metrics: names; "fid", "fid_infinity", "kid", "cmmd", "precision_recall", "density_coverage", "mind", "ndb",
-            "vendi" or a plugin's.
+            "vendi", "ms_ssim_diversity", "lpips_diversity", "ppl_zfull", "ppl_zend", "ppl_wfull", "ppl_wend",
+            "reconstruction", "reconstruction_lpips", "elbo" or a plugin's.
         samples: images to generate; of given images at most as many as there are.
         features: "inception", "timm:NAME", "timm:NAME@PIXELS", "pixels" or a plugin's.
         seed: of the samples, their labels, the reference's choice and of metrics that draw subsets.

@@ -56,6 +56,13 @@ class Gaussian(NamedTuple):
     std: Tensor
 
 
+class Bound(NamedTuple):
+    """Minus the evidence lower bound of images in nats, as the two parts that it is the sum of: float64 [N] each."""
+
+    reconstruction: Tensor      # -log p(image | latents), of latents drawn from the posterior
+    divergence: Tensor          # of the posterior from the prior over latents
+
+
 class Model(nn.Module):
     """A set of named networks (its child modules) that together make images.
 
@@ -200,9 +207,28 @@ class Model(nn.Module):
         """Return the posterior over latents for images [N, C, H, W] in [-1, 1]."""
         raise Unsupported(f"{self._name} has no encoder; architectures with one: vae.")
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return images [N, C, H, W] for latents."""
+    def decode(
+        self, latents: Tensor, labels: Tensor | list[int] | None = None, *, clamp: bool = False
+    ) -> Tensor:
+        """Return images [N, C, H, W] for latents, of these classes; clamp limits them to [-1, 1]."""
         raise Unsupported(f"{self._name} has no decoder; architectures with one: vae.")
+
+    def bound(self, images: Tensor, labels: Tensor | list[int] | None = None, *, noise: Noise) -> Bound:
+        """Return minus a lower bound of log p(images | labels), a density of images [N, C, H, W] in [-1, 1].
+
+        Args:
+            noise: what latents are drawn with, one for each image.
+        """
+        kind = type(self).__name__
+        raise Unsupported(f"{kind} gives images no likelihood, so none is bounded; architectures that do: vae.")
+
+    def styles(self, z: Tensor, labels: Tensor | list[int] | None = None, *, psi: float = 1.0) -> Tensor:
+        """Return what a mapping makes of latents z, truncated, [N, ...]: on a line between two of them lie others."""
+        raise Unsupported(f"{self._name} has no mapping to styles; architectures with one: stylegan, stylegan3.")
+
+    def synthesise(self, styles: Tensor, *, seed: int | None = None, clamp: bool = True) -> Tensor:
+        """Return images [N, C, H, W] of styles, as `sample` does of latents."""
+        raise Unsupported(f"{self._name} has no mapping to styles; architectures with one: stylegan, stylegan3.")
 
     def onehot(self, labels: Tensor | list[int] | None, n: int) -> Tensor | None:
         """Return labels as float32 rows [n, classes], or None for a model without classes.

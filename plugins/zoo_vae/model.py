@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from zoo.errors import ConfigError
-from zoo.model import Gaussian, Model, ModelConfig
+from zoo.model import Bound, Gaussian, Model, ModelConfig
 from zoo.noise import Noise
 from zoo.recipe import Phase, Recipe
 from zoo_vae.bounds import evidence, importance_weighted
 from zoo_vae.loss import AutoencoderLoss, let_go
 from zoo_vae.networks import BOTTOM, Decoder, Encoder
-from zoo_vae.objectives import log_normal
+from zoo_vae.objectives import LIKELIHOODS, log_normal, normal_divergence
 from zoo_vae.prior import Flow
 
 SMALLEST_SCALE = 1e-5      # of the likelihood, below which 8-bit images hold nothing
@@ -129,6 +129,33 @@ class VAE(Model):
         rows = None if rows is None else rows.to(self.device)
         images: Tensor = self.averaged("decoder")(latents.to(self.device, torch.float32), rows)
         return images.float().clamp(-1, 1) if clamp else images.float()
+
+    @torch.no_grad()
+    def bound(self, images: Tensor, labels: Tensor | list[int] | None = None, *, noise: Noise) -> Bound:
+        """Return minus the evidence lower bound of images [N, C, H, W] in [-1, 1], of the averaged networks, in nats.
+
+        The divergence from a normal prior is exact, that from a learned one estimated from the latents that are drawn.
+
+        Raises:
+            ConfigError: images of another shape, or labels that do not fit.
+        """
+        mean, std = self.encode(images)
+        rows = self.onehot(labels, len(images))
+        rows = None if rows is None else rows.to(self.device)
+        drawn = noise.normal(len(images), self.latent_size).to(mean)
+        latents = mean + std * drawn
+        difference = self.averaged("decoder")(latents, rows).float() - images.to(mean)
+        likelihood = LIKELIHOODS[self.config.likelihood]
+        distance = likelihood.distance(difference).double().flatten(1).mean(1)
+        surprise = likelihood.surprise(distance, self.scale.double()) * difference[0].numel()
+        if self.config.prior == "normal":
+            divergence = normal_divergence(mean.double(), std.double().log()).sum(1)
+        else:
+            prior = self.averaged("prior")
+            assert isinstance(prior, Flow)
+            expected = prior.log_density(latents, rows)
+            divergence = log_normal(drawn.double()) - std.double().log().sum(1) - expected.double()
+        return Bound(surprise, divergence)
 
     @property
     def scale(self) -> Tensor:

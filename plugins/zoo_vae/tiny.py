@@ -100,17 +100,21 @@ class TinyAutoencoder(Model):
         return Gaussian(mean, torch.zeros_like(mean))
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, *, clamp: bool = False) -> Tensor:
+    def decode(
+        self, latents: Tensor, labels: Tensor | list[int] | None = None, *, clamp: bool = False
+    ) -> Tensor:
         """Return images [N, C, h * factor, w * factor], float32, for latents [N, latent_channels, h, w].
 
         Args:
             latents: for example `encode(images).mean`; they are not scaled.
+            labels: none; this autoencoder has no classes.
             clamp: limit them to [-1, 1]; else the network's raw output.
 
         Raises:
-            ConfigError: latents of another shape.
+            ConfigError: latents of another shape, or labels.
         """
         latents = checked_latents(latents, self.config.latent_channels).to(self.device, torch.float32)
+        self.onehot(labels, len(latents))
         images = self._show(latents).float()
         return images.clamp(-1, 1) if clamp else images
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, max_pool2d
+from torch.nn.functional import conv2d, interpolate, max_pool2d
 
 from zoo.errors import EvaluationError
 from zoo.metrics.lpips_weights import NETWORKS, load
-from zoo.perceptual import difference, directions
+from zoo.perceptual import difference, directions, enlarged
 from zoo.storage import digest
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)      # of ImageNet's colours, for images in [-1, 1]
 AT_ONCE = 2**19                                                     # pixels that pass the network at once
+PATCH = 64                                                          # pixels of the images that its weights learned on
 
 
 class LPIPS:
@@ -90,6 +91,23 @@ def on_white(images: Tensor) -> Tensor:
         return images
     alpha = (images[:, 3:] + 1) / 2
     return images[:, :3] * alpha + (1 - alpha)
+
+
+def at_size(images: Tensor, largest: int | None = None) -> Tensor:
+    """Return images [N, C, H, W] in [-1, 1] as metrics show them to LPIPS: RGB, and neither too small nor too large.
+
+    Smaller ones are brought to 64x64 pixels, bilinearly. Larger ones stay as they are, or are brought to `largest`
+    pixels a side by averaging areas.
+    """
+    images = on_white(images)
+    if largest is not None and max(images.shape[2:]) > largest:
+        return interpolate(images, size=(largest, largest), mode="area")
+    return enlarged(images, PATCH)
+
+
+def weights_of(network: str) -> dict[str, str]:
+    """Return {"lpips-NETWORK": sha256 of its weights}, for receipts."""
+    return {f"lpips-{network}": LPIPS(network).digest}
 
 
 def _are_images(images: Tensor, smallest: int) -> bool:

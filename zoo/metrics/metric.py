@@ -24,7 +24,9 @@ STD_ERROR = "_std_error"         # what the name of a value's standard error end
 GROUPS = 10                      # of images left out in turn, unless told otherwise
 FEATURES = ("real", "fake")      # inputs that a function takes first and by place; all others go by name
 SEEDED = (*FEATURES, "seed")
-INPUTS = (*SEEDED, "real_labels", "fake_labels", "extractor", "model", "fakes", "samples", "images", "places")
+INPUTS = (
+    *SEEDED, "real_labels", "fake_labels", "extractor", "model", "fakes", "samples", "images", "places", "device"
+)  # fmt: skip
 
 
 def _nothing() -> dict[str, str]:
@@ -94,3 +96,9 @@ def matched(real: Tensor, fake: Tensor, *, least: int) -> tuple[Tensor, Tensor]:
         if not features.isfinite().all():
             raise EvaluationError(f"Features of the {side} images are not all finite: look there for NaN or infinity.")
     return real.double(), fake.to(real.device).double()
+
+
+def mean_of(name: str, values: Tensor) -> dict[str, float]:
+    """Return {NAME: mean, NAME_std_error: its standard error} of independent values [N], N >= 2."""
+    values = values.double()
+    return {name: float(values.mean()), name + STD_ERROR: float(values.std() / len(values) ** 0.5)}

@@ -30,6 +30,15 @@ _METRICS = {
     "mind": "zoo.metrics.sliced:MIND",
     "ndb": "zoo.metrics.bins:NDB",
     "vendi": "zoo.metrics.vendi:VENDI",
+    "ms_ssim_diversity": "zoo.metrics.pairwise:MS_SSIM_DIVERSITY",
+    "lpips_diversity": "zoo.metrics.pairwise:LPIPS_DIVERSITY",
+    "ppl_zfull": "zoo.metrics.path_length:PPL_ZFULL",
+    "ppl_zend": "zoo.metrics.path_length:PPL_ZEND",
+    "ppl_wfull": "zoo.metrics.path_length:PPL_WFULL",
+    "ppl_wend": "zoo.metrics.path_length:PPL_WEND",
+    "reconstruction": "zoo.metrics.reconstruction:RECONSTRUCTION",
+    "reconstruction_lpips": "zoo.metrics.reconstruction:RECONSTRUCTION_LPIPS",
+    "elbo": "zoo.metrics.evidence_bound:ELBO",
 }
 _FEATURES = {
     "inception": "zoo.metrics.inception:extractor",

@@ -89,6 +89,7 @@ class StyleGAN3(Model):
         *,
         translate: Sequence[float] = (0.0, 0.0),
         rotate: float = 0.0,
+        seed: int | None = None,
         clamp: bool = True,
     ) -> Tensor:
         """Return the averaged generator's images [N, C, H, W], float32 in [-1, 1], of styles [N, layers + 2, w].
@@ -98,6 +99,7 @@ class StyleGAN3(Model):
         Args:
             translate: how far to move what is shown, in image widths to the right and down.
             rotate: how far to turn it about the middle, in degrees, counter-clockwise.
+            seed: as StyleGAN2 takes it; StyleGAN3 has no noise, so it makes no difference.
             clamp: False returns the network's raw output.
         """
         generator, transform = self._averaged_generator(), placed(translate, rotate).to(self.device)
