@@ -61,8 +61,9 @@ class Made:
     @staticmethod
     def number(of: Mapping[str, Any], name: str, default: float) -> float:
         value = of.get(name)
-        known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST      # no NaN
-        return float(value) if known else default
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return default
+        return float(value) if abs(value) < LARGEST else default      # NaN is not
 
 
 @dataclass(frozen=True)
