@@ -145,6 +145,7 @@ def test_a_loop_closes(spherical):
     start, over = (torch.randn(2, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     way = around(start, over, 24, spherical=spherical)
     assert torch.equal(way[0], start)
+    assert not around(0 * start, 0 * over, 4, spherical=spherical).any()      # as at psi = 0
     steps = (way.roll(-1, 0) - way).norm(dim=2)      # the last one leads back to the first
     assert float(steps.max()) < 0.3 * float(start.norm(dim=1).max())
     passed = way[6] if spherical else way[12]

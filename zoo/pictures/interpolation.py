@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.metrics.path_length import on_line, on_sphere
 from zoo.pictures.lettering import lettered
 from zoo.pictures.samples import Labels, Progress, are_normal, chance, count, images_of, number
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
     from zoo.model import Model
 
-PARALLEL = 1e-6      # radians from a common line: nothing to turn by
-TINY = 1e-30
+TINY = 1e-30      # length of latents that are zero, as at psi = 0
 
 
 def interpolation(
@@ -85,49 +85,23 @@ def interpolation_strip(
 
 def between(start: Tensor, end: Tensor, steps: int, *, spherical: bool) -> Tensor:
     """Return latents [steps, N, ...] from start [N, ...] to end, both included, at equal angles or distances."""
-    share = _share(torch.linspace(0, 1, steps, dtype=torch.float64), start)
-    angle = _angle(start, end) if spherical else start.new_zeros((len(start), *[1] * (start.ndim - 1)))
-    turning = angle > PARALLEL
-    sine = torch.where(turning, angle.sin(), 1.0)
-    first = torch.where(turning, ((1 - share) * angle).sin() / sine, 1 - share)
-    second = torch.where(turning, (share * angle).sin() / sine, share)
-    return (first * start.double() + second * end.double()).float()
+    way = on_sphere if spherical else on_line
+    shares = torch.linspace(0, 1, steps, dtype=torch.float64)
+    return torch.stack([way(start, end, share.expand(len(start))) for share in shares]).float()
 
 
 def around(start: Tensor, over: Tensor, steps: int, *, spherical: bool) -> Tensor:
     """Return latents [steps, N, ...] from start [N, ...] by another one back to where the first one comes next."""
-    turn = _share(2 * torch.pi * torch.arange(steps, dtype=torch.float64) / steps, start)
-    if not spherical:
-        share = (1 - turn.cos()) / 2
-        return ((1 - share) * start.double() + share * over.double()).float()
-    first, second = start.double(), over.double()
-    aside = second - _along(second, first) * first      # a quarter of the circle from the start
-    aside = aside * (_length(second) / _length(aside).clamp_min(TINY))
-    return (turn.cos() * first + turn.sin() * aside).float()
-
-
-def _share(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * like.ndim)
+    turn = 2 * torch.pi * torch.arange(steps, dtype=torch.float64)[:, None, None] / steps
+    first, second = start.double().flatten(1), over.double().flatten(1)
+    if spherical:
+        aside = second - (first * second).sum(1, keepdim=True) / _length(first).square() * first
+        aside = aside / _length(aside) * _length(second)      # a quarter of the circle from the start
+        way: Tensor = turn.cos() * first + turn.sin() * aside
+    else:
+        way = torch.lerp(first, second, (1 - turn.cos()) / 2)
+    return way.float().reshape(steps, *start.shape)
 
 
 def _length(z: Tensor) -> Tensor:
-    """Return the length [N, 1, ...] of each of [N, ...]."""
-    return _product(z, z).sqrt()
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Return the scalar product [N, 1, ...] of each of [N, ...]."""
-    return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
-
-
-def _along(z: Tensor, axis: Tensor) -> Tensor:
-    """Return [N, 1, ...]: how many times the axis is in each of [N, ...]."""
-    return _product(z, axis) / _length(axis).square().clamp_min(TINY)
-
-
-def _angle(start: Tensor, end: Tensor) -> Tensor:
-    """Return the angle [N, 1, ...] between both, or 0 where they are as good as opposite, or one of them is zero."""
-    a, b = start.double(), end.double()
-    lengths = _length(a) * _length(b)
-    angle = (_product(a, b) / lengths.clamp_min(TINY)).clamp(-1, 1).acos()
-    return torch.where((lengths > 0) & (angle < torch.pi - PARALLEL), angle, 0.0)
+    return z.norm(dim=1, keepdim=True).clamp_min(TINY)
