@@ -97,11 +97,11 @@ def around(start: Tensor, over: Tensor, steps: int, *, spherical: bool) -> Tenso
     if spherical:
         aside = second - (first * second).sum(1, keepdim=True) / _length(first).square() * first
         aside = aside / _length(aside) * _length(second)      # a quarter of the circle from the start
-        way: Tensor = turn.cos() * first + turn.sin() * aside
+        way = turn.cos() * first + turn.sin() * aside
     else:
         way = torch.lerp(first, second, (1 - turn.cos()) / 2)
     return way.float().reshape(steps, *start.shape)
 
 
 def _length(z: Tensor) -> Tensor:
-    return z.norm(dim=1, keepdim=True).clamp_min(TINY)
+    return z.square().sum(1, keepdim=True).sqrt().clamp_min(TINY)
