@@ -215,7 +215,7 @@ class Unsampled(Fixed):
     ("options", "kind", "said"),
     [
         ({"metrics": ("kid", "fidd")}, UnknownName, "Did you mean 'fid'"),
-        ({"metrics": ()}, EvaluationError, "No metrics were given; possible: cmmd, density_coverage, fid, "),
+        ({"metrics": ()}, EvaluationError, "No metrics were given; possible: cmmd, "),
         ({"features": "inceptoin"}, UnknownName, "Did you mean 'inception'"),
         ({"samples": 0}, EvaluationError, "samples=0"),
         ({"batch": 0}, EvaluationError, "batch=0"),

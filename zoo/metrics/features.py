@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from zoo.errors import EvaluationError
 from zoo.metrics.names import extractor
 from zoo.storage import digest
 
-__all__ = ["FeatureExtractor", "digest", "extractor", "to_rgb"]
+__all__ = ["Classifier", "FeatureExtractor", "digest", "extractor", "to_rgb"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class FeatureExtractor:
     dimensions: int                        # length of a feature vector
     network: Callable[[Tensor], Tensor]    # RGB uint8 [N, 3, H, W] on `device` -> features [N, dimensions]
     device: torch.device
+    logits: Callable[[Tensor], Tensor] | None = None      # its classifier: features [N, dimensions] -> logits [N, K]
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -36,6 +38,26 @@ class FeatureExtractor:
         # Convolutions on recent GPUs round to 10 bits (TF32) by default, which moves a Frechet distance.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
             return self.network(to_rgb(images.to(self.device))).float().cpu()
+
+
+class Classifier:
+    """The last layer of a network that tells classes apart: features [N, d] -> logits [N, K] in float64.
+
+    Args:
+        read: returns weight [K, d] and bias [K] or None; called when logits are first asked for, as many never ask.
+    """
+
+    def __init__(self, read: Callable[[], tuple[Tensor, Tensor | None]]):
+        self._read = read
+
+    @cached_property
+    def _layer(self) -> tuple[Tensor, Tensor | None]:
+        return self._read()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        weight, bias = self._layer
+        logits = features.double() @ weight.to(features.device).double().T
+        return logits if bias is None else logits + bias.to(features.device).double()
 
 
 def to_rgb(images: Tensor) -> Tensor:

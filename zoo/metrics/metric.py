@@ -25,7 +25,8 @@ GROUPS = 10                      # of images left out in turn, unless told other
 FEATURES = ("real", "fake")      # inputs that a function takes first and by place; all others go by name
 SEEDED = (*FEATURES, "seed")
 INPUTS = (
-    *SEEDED, "real_labels", "fake_labels", "extractor", "model", "fakes", "samples", "images", "places", "device"
+    *SEEDED, "real_labels", "fake_labels", "extractor", "model", "fakes", "samples", "images", "places", "device",
+    "classes", "held_out",
 )  # fmt: skip
 
 

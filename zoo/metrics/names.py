@@ -30,6 +30,10 @@ _METRICS = {
     "mind": "zoo.metrics.sliced:MIND",
     "ndb": "zoo.metrics.bins:NDB",
     "vendi": "zoo.metrics.vendi:VENDI",
+    "inception_score": "zoo.metrics.inception_score:INCEPTION_SCORE",
+    "intra_fid": "zoo.metrics.intra_class:INTRA_FID",
+    "conditional_accuracy": "zoo.metrics.conditional:CONDITIONAL_ACCURACY",
+    "memorisation": "zoo.metrics.memorisation:MEMORISATION",
     "ms_ssim_diversity": "zoo.metrics.pairwise:MS_SSIM_DIVERSITY",
     "lpips_diversity": "zoo.metrics.pairwise:LPIPS_DIVERSITY",
     "ppl_zfull": "zoo.metrics.path_length:PPL_ZFULL",
@@ -43,6 +47,7 @@ _METRICS = {
 _FEATURES = {
     "inception": "zoo.metrics.inception:extractor",
     "timm": "zoo.metrics.backbones:extractor",
+    "clip": "zoo.metrics.backbones:clip",
     "pixels": "zoo.metrics.pixels:extractor",
 }
 
@@ -69,7 +74,8 @@ def metric(name: str) -> Metric:
 
 
 def extractor(name: str, device: str | torch.device | None = None) -> FeatureExtractor:
-    """Return the feature extractor of this name: "inception", "timm:NAME", "timm:NAME@PIXELS", "pixels" or a plugin's.
+    """Return the feature extractor of this name: "inception", "inception:clean", "timm:NAME", "timm:NAME@PIXELS",
+    "clip:NAME", "pixels" or a plugin's.
 
     Raises:
         UnknownName: neither zoo nor a plugin has it.

@@ -23,6 +23,18 @@ def tf1_bilinear(images: Tensor, size: int) -> Tensor:
     return images
 
 
+def clean_bicubic(images: Tensor, size: int) -> Tensor:
+    """Return float images [N, C, size, size] in [0, 255] resized as clean-fid does (Parmar et al., 2022,
+    arXiv:2104.11222): Pillow's bicubic filter with antialiasing on floats, cut to [0, 255], never rounded.
+    """
+    if images.shape[2:] == (size, size):
+        return images
+    # Pillow sums in float64. Accelerators without float64 differ by rounding.
+    exact = images if images.device.type == "mps" else images.double()
+    resized = interpolate(exact, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(0, 255).to(images.dtype)
+
+
 def antialiased(images: Tensor, size: int, mode: str) -> Tensor:
     """Return float images [N, C, size, size] in [0, 1], resized with antialiasing; `mode` is "bilinear" or "bicubic".
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ class Fakes(Protocol):
 
     seed: int
     classes: int      # how many; 0: none
+    unseen: Sequence[int]      # places of the real images that their maker was kept from in its training
 
     @property
     def psi(self) -> float:
@@ -62,6 +63,7 @@ class Sampler:
     Args:
         frequencies: [classes], what labels are drawn with; None: no labels.
         labels: where the frequencies come from.
+        unseen: places of the real images that the model was kept from in its training, as far as that is known.
     """
 
     def __init__(
@@ -71,21 +73,23 @@ class Sampler:
         psi: float,
         frequencies: Tensor | None,
         labels: Literal["none", "as in the data", "uniform"],
+        unseen: Sequence[int] = (),
     ):
+        self.unseen = unseen
         self.model, self.seed, self.psi, self.frequencies, self.labels = model, seed, psi, frequencies, labels
         self.classes = 0 if frequencies is None else len(frequencies)
         self._last: tuple[int, Tensor] | None = None      # the chunk that the next batch most likely begins in
 
     @classmethod
-    def of(cls, model: Model, images: ImageSet, *, seed: int, psi: float) -> Sampler:
+    def of(cls, model: Model, images: ImageSet, *, seed: int, psi: float, unseen: Sequence[int] = ()) -> Sampler:
         """Return a sampler whose labels are as frequent as in the data if both have the same number of classes."""
         classes = model.config.num_classes
         if not classes:
-            return cls(model, seed, psi, None, "none")
+            return cls(model, seed, psi, None, "none", unseen)
         if images.labels is not None and len(images.classes) == classes:
             counts = np.bincount(images.labels, minlength=classes)
-            return cls(model, seed, psi, torch.from_numpy(counts / counts.sum()), "as in the data")
-        return cls(model, seed, psi, torch.full((classes,), 1 / classes, dtype=torch.float64), "uniform")
+            return cls(model, seed, psi, torch.from_numpy(counts / counts.sum()), "as in the data", unseen)
+        return cls(model, seed, psi, torch.full((classes,), 1 / classes, dtype=torch.float64), "uniform", unseen)
 
     def chunk(self, index: int) -> Tensor:
         """Return images CHUNK * index to CHUNK * (index + 1) as uint8 [CHUNK, C, H, W].
@@ -128,9 +132,10 @@ class Sampler:
         return torch.cat([each for each in drawn if each is not None])[:n]
 
     def about(self) -> dict[str, Any]:
-        """Return architecture, origin, config and digest of the weights."""
+        """Return architecture, origin, config and digest of the weights, and how many real images it was kept from."""
         model = self.model
         return {
+            **({"held_out": len(self.unseen)} if len(self.unseen) else {}),
             "architecture": model.architecture,
             "origin": dict(model.origin),
             "config": model.config.model_dump(mode="json"),
@@ -154,6 +159,7 @@ class GivenImages:
     """
 
     psi, model = 1.0, None
+    unseen: Sequence[int] = ()
 
     def __init__(self, images: ImageSet, places: list[int], *, seed: int):
         self.images, self.places, self.seed = images, places, seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from zoo.data import ImageSet
-from zoo.data.order import permutation
+from zoo.data.order import Places, permutation
 
 SHARE, LEAST, MOST = 0.01, 64, 256      # of the images; at least so many, or none at all; at most so many
 
@@ -20,5 +20,10 @@ def divided(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet | None]:
     """Return the images to train on, and those held out: always the same ones of a set of that size."""
     if not count:
         return images, None
-    order = permutation(len(images), "held out")
-    return images.only(np.sort(order[count:])), images.only(np.sort(order[:count]))
+    held = kept_out(len(images), count)
+    return images.only(np.setdiff1d(np.arange(len(images)), held)), images.only(held)
+
+
+def kept_out(size: int, count: int) -> Places:
+    """Return the places of the images that are held out of a set of that size, in rising order."""
+    return np.sort(permutation(size, "held out")[:count])
