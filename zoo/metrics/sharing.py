@@ -39,7 +39,10 @@ class Crew:
     @property
     def device(self) -> torch.device | None:
         """This process's device; None: the caller's choice."""
-        return None if self.accelerator is None else self.accelerator.device
+        if self.accelerator is None:
+            return None
+        place = self.accelerator.device
+        return torch.device("cpu") if place.type == "cpu" else place      # it numbers even the one CPU
 
     @property
     def leads(self) -> bool:
