@@ -18,6 +18,7 @@ from zoo.metrics.similarity import psnr, ssim
 from zoo.model import Bound, Gaussian, Model, ModelConfig
 from zoo.noise import Noise
 from zoo.recipe import Batch
+from zoo.watchdog.holdout import kept_out
 from zoo_vae.bounds import evidence
 
 COUNT = 70      # images: more than are looked at at once
@@ -56,8 +57,8 @@ def _home(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_HOME", str(tmp_path))
 
 
-def measured(name, model, images, places=range(COUNT), seed=0):
-    return metric(name)(model=model, images=images, places=list(places), seed=seed)
+def measured(name, model, images, places=range(COUNT), held_out=None):
+    return metric(name)(model=model, images=images, places=list(places), held_out=held_out, seed=0)
 
 
 def test_an_autoencoder_that_loses_nothing(emoji):
@@ -91,6 +92,24 @@ def test_a_model_with_classes_decodes_each_image_as_its_own(emoji):
     for name in ("reconstruction", "elbo"):
         with pytest.raises(EvaluationError, match="of 5 classes, but emoji has 8: give data of its classes"):
             measured(name, Pooling(1, num_classes=5), emoji)
+
+
+def test_images_kept_out_of_the_training_are_looked_at_alone(emoji):
+    held_out = torch.arange(COUNT) >= COUNT - 10
+    for name in ("reconstruction", "reconstruction_lpips", "elbo"):
+        few = measured(name, Pooling(2), emoji, held_out=held_out)
+        assert few == measured(name, Pooling(2), emoji, range(COUNT - 10, COUNT))
+        alone = torch.arange(20) == 5      # too few for an error
+        every = measured(name, Pooling(2), emoji, range(20))
+        assert measured(name, Pooling(2), emoji, range(20), held_out=alone) == every
+
+
+def test_a_run_knows_which_images_it_has_not_seen(tmp_path):
+    run = zoo.train(built(), "emoji", kimg=0.008, batch=8, out=tmp_path / "run", hold_out=70)
+    found = zoo.evaluate(run, "emoji", metrics=["reconstruction"], samples=2)
+    assert found.receipt["model"]["held_out"] == 70
+    images = open_images("emoji", resolution=16, channels=3)
+    assert found["psnr"] == measured("reconstruction", run.model, images, kept_out(len(images), 70).tolist())["psnr"]
 
 
 def test_a_model_without_an_encoder_or_a_likelihood_says_so(emoji, tiny):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.metrics.metric import Metric, mean_of
-from zoo.metrics.reconstruction import labels_for, signed
+from zoo.metrics.reconstruction import INPUTS, labels_for, looked_at, signed
 from zoo.noise import Noise, key
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ STEP = 2 / 255        # between neighbouring 8-bit values of images in [-1, 1]
 ACTIVE = 0.01         # variance of a posterior's mean over images above which a latent is active (Burda et al., 2015)
 
 
-def evidence_bound(model: Model, images: ImageSet, places: Sequence[int], seed: int) -> dict[str, float]:
+def evidence_bound(
+    model: Model, images: ImageSet, places: Sequence[int], seed: int, held_out: Tensor | None = None
+) -> dict[str, float]:
     """Return minus the ELBO of the 8-bit images at these places, means with standard errors, and the active units.
 
     "nelbo" is an upper bound of -log P(image) in nats per image, "nelbo_reconstruction" and "nelbo_kl" its two parts,
@@ -35,10 +37,13 @@ def evidence_bound(model: Model, images: ImageSet, places: Sequence[int], seed: 
     "active_units" is how many latent numbers tell images apart: the variance over images of the posterior's mean is
     above 0.01 (Burda et al., 2015, arXiv:1509.00519, section 5.2).
 
+    Images that the model was kept from in its training are looked at alone, where they are known: `looked_at`.
+
     Raises:
         Unsupported: the model has no encoder, or gives images no likelihood.
         EvaluationError: a model with classes, and data with others.
     """
+    places = looked_at(places, held_out)
     labels = labels_for(model, images, places)
     reconstruction, divergence, means = [], [], []
     for start in range(0, len(places), CHUNK):
@@ -66,4 +71,4 @@ def _active(means: Tensor) -> float:
     return float((means.var(0, correction=0) > ACTIVE).sum())
 
 
-ELBO = Metric(evidence_bound, inputs=("model", "images", "places", "seed"))
+ELBO = Metric(evidence_bound, inputs=(*INPUTS, "seed"))

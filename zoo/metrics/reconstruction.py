@@ -30,10 +30,14 @@ PIXELS = 2**20                              # of images that are compared at onc
 MOST_AT_ONCE = 64                           # images
 MOST_DECIBELS = 10 * log10(12 * 255**2)     # 58.9: of numbers that differ by no more than rounding to 8 bits makes them
 NETWORK = "alex"
+LEAST = 2                                   # images that have a mean with a standard error
+INPUTS = ("model", "images", "places", "held_out")
 
 
-def reconstruction(model: Model, images: ImageSet, places: Sequence[int]) -> dict[str, float]:
-    """Return {"psnr", "ssim"} and their standard errors: means over the images at these places.
+def reconstruction(
+    model: Model, images: ImageSet, places: Sequence[int], held_out: Tensor | None = None
+) -> dict[str, float]:
+    """Return {"psnr", "ssim"} and their standard errors: means over the images at these places; see `looked_at`.
 
     The PSNR of an image counts as 58.9 dB at most, that of rounding errors, so that equal images have one.
 
@@ -41,13 +45,16 @@ def reconstruction(model: Model, images: ImageSet, places: Sequence[int]) -> dic
         Unsupported: the model has no encoder.
         EvaluationError: a model with classes, and data with others; images below 11x11 pixels.
     """
-    found = [(psnr(*pair).clamp_max(MOST_DECIBELS), ssim(*pair)) for pair in reconstructed(model, images, places)]
+    pairs = reconstructed(model, images, looked_at(places, held_out))
+    found = [(psnr(*pair).clamp_max(MOST_DECIBELS), ssim(*pair)) for pair in pairs]
     decibels, structure = (torch.cat(each).cpu() for each in zip(*found))
     return mean_of("psnr", decibels) | mean_of("ssim", structure)
 
 
-def reconstruction_lpips(model: Model, images: ImageSet, places: Sequence[int]) -> dict[str, float]:
-    """Return {"lpips", "lpips_std_error"}: the mean over the images at these places, on AlexNet.
+def reconstruction_lpips(
+    model: Model, images: ImageSet, places: Sequence[int], held_out: Tensor | None = None
+) -> dict[str, float]:
+    """Return {"lpips", "lpips_std_error"}: the mean over the images at these places, on AlexNet; see `looked_at`.
 
     Images below 64 pixels are enlarged to that, larger ones are compared as they are.
 
@@ -56,8 +63,18 @@ def reconstruction_lpips(model: Model, images: ImageSet, places: Sequence[int]) 
         EvaluationError: a model with classes, and data with others; no weights of LPIPS.
     """
     measure = LPIPS(NETWORK, model.device)
-    pairs = reconstructed(model, images, places)
+    pairs = reconstructed(model, images, looked_at(places, held_out))
     return mean_of("lpips", torch.cat([measure(at_size(a), at_size(b)) for a, b in pairs]).cpu())
+
+
+def looked_at(places: Sequence[int], held_out: Tensor | None) -> list[int]:
+    """Return the places of images that the model was kept from in its training, if two such are known; else all.
+
+    Args:
+        held_out: bool [N], which of the images those are; None: none.
+    """
+    unseen = [] if held_out is None else [place for place, kept in zip(places, held_out.tolist()) if kept]
+    return unseen if len(unseen) >= LEAST else list(places)
 
 
 def reconstructed(model: Model, images: ImageSet, places: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -96,7 +113,5 @@ def signed(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-RECONSTRUCTION = Metric(reconstruction, inputs=("model", "images", "places"))
-RECONSTRUCTION_LPIPS = Metric(
-    reconstruction_lpips, inputs=("model", "images", "places"), networks=partial(weights_of, NETWORK)
-)
+RECONSTRUCTION = Metric(reconstruction, inputs=INPUTS)
+RECONSTRUCTION_LPIPS = Metric(reconstruction_lpips, inputs=INPUTS, networks=partial(weights_of, NETWORK))
