@@ -100,7 +100,8 @@ def _copies(near: Tensor, base: Tensor, known: int) -> tuple[float, float]:
         float((near <= _quantile(base, level)).double().mean())
         for level in (QUANTILE - spread, QUANTILE, QUANTILE + spread)
     )
-    return share, (share * (1 - share) / len(near) + ((high - low) / 2) ** 2) ** 0.5
+    likely = (share * len(near) + 1) / (len(near) + 2)      # of none among so many, it is not sure that there are none
+    return share, (likely * (1 - likely) / len(near) + ((high - low) / 2) ** 2) ** 0.5
 
 
 def _quantile(values: Tensor, level: float) -> Tensor:
