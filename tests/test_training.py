@@ -8,15 +8,19 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import zoo
 from zoo.adversarial import adversarial_phases, r1_loss
+from zoo.cli import main
 from zoo.losses import adversarial
 from zoo.penalties import clip_weights
 from zoo.recipe import Phase, Terms
+from zoo.training import log as training_log
 
 SHORT = {"batch": 8, "kimg": 0.064}      # eight steps
 
@@ -34,7 +38,7 @@ def furthest(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) ->
     return max(float((first[name].float() - second[name].float()).abs().max()) for name in first)
 
 
-def test_a_run_leaves_everything_to_repeat_and_judge_it(tiny, tmp_path):
+def test_a_run_leaves_everything_to_repeat_and_judge_it(curves, tiny, tmp_path):
     run = train(tiny("dcgan"), tmp_path / "run", sample_kimg=0.032, checkpoint_kimg=0.032, tick_kimg=0.016)
     settings = run.settings
     assert settings["architecture"] == "dcgan"
@@ -51,6 +55,24 @@ def test_a_run_leaves_everything_to_repeat_and_judge_it(tiny, tmp_path):
     names = {path.name for path in (run.directory / "model").iterdir()}
     assert {"config.json", "model.safetensors", "README.md", "manifest.json"} <= names
     assert torch.equal(run.model.sample(2, seed=3), zoo.load(f"dir:{run.directory}/model").sample(2, seed=3))
+
+
+def test_curves_have_a_panel_for_whatever_a_log_tells(curves, tmp_path):
+    lines = [
+        {"kimg": 1, "terms": {"generator.adversarial": None, "generator.other": 1}},      # not finite
+        {"kimg": 2, "terms": {"generator.adversarial": 0.5, "r1.r1": 3.0}, "watchdog": {"spread": 0.9, "copies": "no"}},
+        {"kimg": 3, "terms": {"generator.adversarial": 0.25}, "watchdog": {"spread": 0.8}},
+    ]
+    drawing, path = tmp_path / "curves.png", tmp_path / "log.jsonl"
+    drawn = []
+    for count in range(len(lines) + 1):
+        path.write_text("".join(json.dumps({"step": line["kimg"], **line}) + "\n" for line in lines[:count]))
+        training_log.curves(path, drawing)
+        drawn.append(np.array(Image.open(drawing)) if drawing.exists() else None)
+    assert drawn[0] is None
+    panel = len(drawn[1])
+    assert [len(picture) for picture in drawn[2:]] == [3 * panel, 3 * panel]
+    assert not np.array_equal(drawn[2], drawn[3])
 
 
 def test_the_same_seed_repeats_and_another_differs(tiny, tmp_path):
@@ -113,13 +135,14 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
         *(part for name, value in {"resolution": 16, "latent": 16, "w": 16, "mapping_layers": 2, "channel_base": 128,
                                    "channel_max": 16}.items() for part in ("--set", f"{name}={value}")),
     ]  # fmt: skip
+    assert main([*command, "--out", str(tmp_path / "1")]) == 0
+    subprocess.run(
+        [sys.executable, "-m", "zoo", *command, "--out", str(tmp_path / "2"), "--processes", "2"],
+        check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
+    )  # fmt: skip
     found = {}
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        subprocess.run(
-            [sys.executable, "-m", "zoo", *command, "--out", str(out), "--processes", str(processes)],
-            check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True,
-        )  # fmt: skip
         assert json.loads((out / "run.json").read_text())["processes"] == processes
         found[processes] = load_file(out / "model" / "model.safetensors")
     assert furthest(found[1], found[2]) < 1e-5
