@@ -39,8 +39,9 @@ def start(folder: Path, out: Path, kimg: str, *more: str, launcher: tuple[str, .
 
 
 def begun(process: subprocess.Popen, out: Path) -> None:
+    """Wait for the checkpoint that a training begins with, after which it steps."""
     deadline = time.monotonic() + 180
-    while not (out / "log.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (out / "checkpoints" / "00000000").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     assert process.poll() is None, process.communicate()
 
