@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,12 +11,14 @@ from faults.undisturbed import differences
 from test_registry import install
 
 import zoo
+from zoo import registry
 from zoo.additions.apply import added
 from zoo.additions.listing import LOSSES, listed
 from zoo.additions.names import addition, addition_names
 from zoo.additions.texts import completed, options, parsed, shown
 from zoo.cli import main
 from zoo.data import open_images
+from zoo.errors import PluginError
 from zoo.losses import ADVERSARIAL
 from zoo.weights import load
 
@@ -325,27 +324,24 @@ def __getattr__(name):
 
     return Addition(summary="half the batch", failure="no memory", paper="arXiv:0000.00000", apply=half)
 """
-PROBE = """
-import json, sys
-import zoo
-from zoo.additions.apply import added
-from zoo.additions.names import addition_names
-model = zoo.create("dcgan", resolution=16)
-half = added(model, model.recipe(), ["half_batch:least=3"])
-print(json.dumps([addition_names()["r1"], half.batch, model.recipe().batch]))
-try:
-    added(model, model.recipe(), ["none"])
-except zoo.ZooError as error:
-    print(type(error).__name__, error)
-"""
 
 
-def test_a_plugin_adds_to_the_additions(tmp_path):
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A distribution that offers additions, found by its entry point as any plugin is."""
     install(tmp_path, "acme-add", PLUGIN)
-    done = subprocess.run([sys.executable, "-c", PROBE], env={**os.environ, "PYTHONPATH": str(tmp_path)},
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    first, second = done.stdout.splitlines()
-    place, half, whole = json.loads(first)
-    assert place == "zoo.additions.penalties:R1"      # a built-in name stays
-    assert half == whole // 2
-    assert second.startswith("PluginError The addition 'none'")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.refresh()
+    yield
+    monkeypatch.undo()
+    registry.refresh()
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_adds_to_the_additions():
+    assert addition_names()["r1"] == "zoo.additions.penalties:R1"      # a built-in name stays
+    model = zoo.create("dcgan", resolution=16)
+    half = added(model, model.recipe(), ["half_batch:least=3"])
+    assert half.batch == model.recipe().batch // 2
+    with pytest.raises(PluginError, match=r"^The addition 'none'"):
+        added(model, model.recipe(), ["none"])
