@@ -253,11 +253,12 @@ def test_in_two_processes_too(tmp_path):
     assert differences(tmp_path / "parts", tmp_path / "whole") == []
 
 
+@pytest.mark.parametrize("steps", [40, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "config"), [("stylegan", STYLEGAN), ("r3gan", R3GAN)])
-def test_two_hundred_steps_through_all_stages_leave_a_plain_network(tmp_path, name, config):
+def test_so_many_steps_through_all_stages_leave_a_plain_network(tmp_path, name, config, steps):
     torch.manual_seed(0)
     before = zoo.create(name, **config)
-    finished = run(tmp_path / "run", name, config, steps=200, settings={"augment": ("color",)}, **QUIET)
+    finished = run(tmp_path / "run", name, config, steps=steps, settings={"augment": ("color",)}, **QUIET)
     model = zoo.load(f"dir:{finished.directory}/model")
     assert set(model.state_dict()) == set(before.follow(("generator",)).state_dict())
     assert model.growth is None
@@ -267,7 +268,7 @@ def test_two_hundred_steps_through_all_stages_leave_a_plain_network(tmp_path, na
     assert torch.isfinite(model.sample(4, seed=0)).all()
     assert finished.settings["recipe"]["added"] == [SHORT]
     assert finished.settings["recipe"]["phases"][0]["settings"]["growth"] == "first=4, until=0.8, fade=0.6"
-    assert lines(finished.directory)[-1]["step"] == 200
+    assert lines(finished.directory)[-1]["step"] == steps
 
 
 QUIET = {"tick_kimg": 0.2, "sample_kimg": 1.0, "checkpoint_kimg": 1.0}
