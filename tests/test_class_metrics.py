@@ -74,7 +74,7 @@ def test_values_are_named_after_the_classifier():
         "timm:resnet50.a1_in1k": "classifier_score_resnet50_a1_in1k",
     }
     for name, value in names.items():
-        found = metric("inception_score")(fake=fake, extractor=reader(weight, name=name))
+        found = metric("inception_score")(fake=fake, classifier=reader(weight, name=name))
         assert set(found) == {value, f"{value}_std", f"{value}_std_error"}
         assert value.isidentifier()
 
@@ -82,14 +82,14 @@ def test_values_are_named_after_the_classifier():
 def test_the_order_of_the_images_is_no_matter():
     """A folder's images lie class by class: cut as they lie, each split would hold one class."""
     kinds = 20 * torch.eye(10).repeat_interleave(100, 0)
-    found = inception_score(kinds, extractor=reader(torch.eye(10)))
+    found = inception_score(kinds, classifier=reader(torch.eye(10)))
     assert found["inception_score"] == pytest.approx(10, abs=0.7)
-    assert found == inception_score(kinds, extractor=reader(torch.eye(10)))
-    assert found != inception_score(kinds, extractor=reader(torch.eye(10)), seed=1)
+    assert found == inception_score(kinds, classifier=reader(torch.eye(10)))
+    assert found != inception_score(kinds, classifier=reader(torch.eye(10)), seed=1)
 
 
 def test_its_standard_error_is_the_scatter_of_sets():
-    sets = [inception_score(logits(400, seed=seed), extractor=reader(torch.eye(20))) for seed in range(60)]
+    sets = [inception_score(logits(400, seed=seed), classifier=reader(torch.eye(20))) for seed in range(60)]
     values = np.array([each["inception_score"] for each in sets])
     stated = np.array([each["inception_score_std_error"] for each in sets])
     assert stated.mean() == pytest.approx(values.std(), rel=0.3)
@@ -105,7 +105,7 @@ def test_a_score_that_cannot_be_told_is_refused_in_one_line():
         (broken, with_classes, "fake images are not all finite"),
     ):
         with pytest.raises(EvaluationError, match=said) as caught:
-            inception_score(fake, extractor=features)
+            inception_score(fake, classifier=features)
         assert "\n" not in str(caught.value)
 
 

@@ -16,6 +16,7 @@ from zoo.images import to_bytes
 from zoo.metrics import store
 from zoo.metrics.names import extractor
 from zoo.metrics.sampling import Sampler
+from zoo.subjects import chosen
 
 
 @pytest.fixture(autouse=True)
@@ -261,12 +262,12 @@ def test_values_agree_with_torch_fidelity_from_images_on(tmp_path):
     head = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
     torch.save({**state, **ones, **head}, tmp_path / "weights.pth")
 
-    smileys = open_images("emoji:smileys-emotion", resolution=32, channels=3)
-    animals = open_images("emoji:animals-nature", resolution=32, channels=3).read(range(64))
-    ours = zoo.evaluate(Fixed(normalise(animals)), smileys, samples=64, force=True)
+    model, images = zoo.load("stylegan"), open_images("emoji", resolution=32, channels=3)
+    ours = zoo.evaluate(model, images, samples=1000, reference=1000, force=True, errors=0)
+    fakes = Sampler.of(model, images, seed=0, psi=1.0).read(0, 1000)
     theirs = calculate_metrics(
-        input1=Pictures(animals), input2=Pictures(smileys.read(range(len(smileys)))), cuda=False, fid=True, kid=True,
-        kid_subset_size=50, prc=True, verbose=False, cache=False, save_cpu_ram=False, batch_size=32,
+        input1=Pictures(fakes), input2=Pictures(images.read(chosen(images, 1000, 0))), cuda=False, fid=True, kid=True,
+        kid_subset_size=500, prc=True, verbose=False, cache=False, save_cpu_ram=False, batch_size=32,
         feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(tmp_path / "weights.pth"),
     )  # fmt: skip
     assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)

@@ -126,3 +126,22 @@ def test_two_processes_find_the_values_of_one(tiny, tmp_path):
     said = together(refused, 2, model)
     assert said[0] == said[1]
     assert "too few for metric 'fid'" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("intra_fid", "emoji:smileys-emotion has no classes"),
+        ("inception_score", "'pixels' have no classifier"),
+        ("reconstruction", "has no encoder"),
+        ("ppl_wend", "has no mapping to styles"),
+    ],
+)
+def test_what_a_metric_lacks_is_missed_before_the_work_begins(tiny, name, said):
+    heard = []
+    with pytest.raises(zoo.ZooError, match=said):
+        zoo.evaluate(
+            tiny("dcgan"), SMILEYS, metrics=("kid", name), samples=20, features="pixels", force=True,
+            progress=lambda *told: heard.append(told),
+        )  # fmt: skip
+    assert not heard

@@ -125,6 +125,7 @@ def measured(
     Raises:
         EvaluationError: too few images for a metric.
     """
+    from zoo.metrics.metric import FEATURES
     from zoo.receipts import SCHEMA
 
     metrics = wanted(settings.metrics)
@@ -132,6 +133,9 @@ def measured(
     real, fake = len(shown.places), shown.samples
     for name, metric in metrics.items():
         metric.check(name, real, fake, dimensions, force=settings.force)
+        for each in metric.inputs:      # what is missing is missed before the work begins
+            if each not in FEATURES:
+                getattr(shown, each)
     asked = {
         "metrics": list(metrics),
         "left_out": dict(left_out),
@@ -148,29 +152,37 @@ def measured(
 
 def looks_at_features(metrics: Mapping[str, Metric]) -> bool:
     """Return whether any of the metrics does."""
-    return any({"real", "fake", "extractor"} & set(metric.inputs) for metric in metrics.values())
+    return any({"real", "fake", "extractor", "classifier"} & set(metric.inputs) for metric in metrics.values())
 
 
 def _values(metrics: Mapping[str, Metric], shown: Evidence, settings: Settings) -> dict[str, float]:
-    """Return all values, the same in every process; what is not shared out is computed by the first."""
-    for name in ("real", "fake"):
-        if any(name in metric.inputs for metric in metrics.values()):
-            getattr(shown, name)
-    return shown.crew.from_lead(lambda: _computed(metrics, shown, settings))
+    """Return all values, the same in every process; what is not shared out is computed by the first.
+
+    Metrics that look at no features go first: what they refuse is known before the long work.
+    """
+    from zoo.metrics.metric import FEATURES
+
+    after = {name for name, metric in metrics.items() if set(FEATURES) & set(metric.inputs)}
+    early = [name for name in metrics if name not in after]
+    found = shown.crew.from_lead(lambda: {name: _of(metrics[name], shown, settings) for name in early})
+    for side in FEATURES:
+        if any(side in metrics[name].inputs for name in after):
+            getattr(shown, side)
+    found |= shown.crew.from_lead(lambda: {name: _of(metrics[name], shown, settings) for name in after})
+    values: dict[str, float] = {}
+    for name in metrics:
+        if taken := sorted(set(found[name]) & set(values)):
+            raise PluginError(f"Metric {name!r} gives a value named {taken[0]!r}, as another one does: leave one out.")
+        values |= found[name]
+    return values
 
 
-def _computed(metrics: Mapping[str, Metric], shown: Evidence, settings: Settings) -> dict[str, float]:
+def _of(metric: Metric, shown: Evidence, settings: Settings) -> dict[str, float]:
     from zoo.metrics.errors import with_std_errors
 
     place = shown.device if shown.device.type == "cuda" else "cpu"      # other accelerators have no float64
-    values: dict[str, float] = {}
-    for name, metric in metrics.items():
-        given = {each: _at(place, getattr(shown, each)) for each in metric.inputs}
-        found = with_std_errors(metric, given, groups=settings.errors, seed=settings.seed)
-        if taken := sorted(set(found) & set(values)):
-            raise PluginError(f"Metric {name!r} gives a value named {taken[0]!r}, as another one does: leave one out.")
-        values |= found
-    return values
+    given = {each: _at(place, getattr(shown, each)) for each in metric.inputs}
+    return with_std_errors(metric, given, groups=settings.errors, seed=settings.seed)
 
 
 def _at(place: torch.device | str, value: Any) -> Any:

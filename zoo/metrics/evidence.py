@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.errors import EvaluationError
 from zoo.metrics import names
+from zoo.metrics.features import logits_of
 from zoo.metrics.reference import reference_features
 from zoo.metrics.sharing import Crew
 
@@ -60,6 +61,12 @@ class Evidence:
     def extractor(self) -> FeatureExtractor:
         """What makes features of images."""
         return names.extractor(self._features, self.device)
+
+    @cached_property
+    def classifier(self) -> FeatureExtractor:
+        """The extractor, whose classifier is at hand."""
+        logits_of(self.extractor)(torch.zeros(1, self.extractor.dimensions))
+        return self.extractor
 
     @cached_property
     def real(self) -> Tensor:

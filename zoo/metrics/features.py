@@ -13,7 +13,7 @@ from zoo.errors import EvaluationError
 from zoo.metrics.names import extractor
 from zoo.storage import digest
 
-__all__ = ["Classifier", "FeatureExtractor", "digest", "extractor", "to_rgb"]
+__all__ = ["Classifier", "FeatureExtractor", "digest", "extractor", "logits_of", "to_rgb"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,20 @@ class Classifier:
         weight, bias = self._layer
         logits = features.double() @ weight.to(features.device).double().T
         return logits if bias is None else logits + bias.to(features.device).double()
+
+
+def logits_of(extractor: FeatureExtractor) -> Callable[[Tensor], Tensor]:
+    """Return an extractor's classifier.
+
+    Raises:
+        EvaluationError: it has none.
+    """
+    if extractor.logits is None:
+        raise EvaluationError(
+            f"features={extractor.name!r} have no classifier, which the Inception Score asks: give 'inception', "
+            "'timm:tf_efficientnet_lite0', or another of timm's that was trained on classes, such as a tag in1k."
+        )
+    return extractor.logits
 
 
 def to_rgb(images: Tensor) -> Tensor:

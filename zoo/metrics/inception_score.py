@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import EvaluationError
+from zoo.metrics.features import logits_of
 from zoo.metrics.metric import STD_ERROR, Metric
 from zoo.noise import key
 
@@ -26,8 +27,8 @@ SPLITS = 10          # as in the authors' program and those that followed it
 LEAST = 2 * SPLITS   # a split of one image has the score 1, whatever it shows
 
 
-def inception_score(fake: Tensor, *, extractor: FeatureExtractor, seed: int = 0) -> dict[str, float]:
-    """Return the score of fakes with features [M, d], which the extractor's classifier looks at.
+def inception_score(fake: Tensor, *, classifier: FeatureExtractor, seed: int = 0) -> dict[str, float]:
+    """Return the score of fakes with features [M, d], which an extractor's classifier looks at.
 
     Values, named NAME = "inception_score", or "classifier_score_..." after another classifier: NAME, the mean over ten
     splits; NAME_std, their standard deviation, which papers give; NAME_std_error, the standard error of the mean. There
@@ -41,16 +42,12 @@ def inception_score(fake: Tensor, *, extractor: FeatureExtractor, seed: int = 0)
         raise EvaluationError(f"{len(fake)} fake images are too few for a score in {SPLITS} splits: give {LEAST}.")
     if not fake.isfinite().all():
         raise EvaluationError("Features of the fake images are not all finite: look there for NaN or infinity.")
-    if extractor.logits is None:
-        raise EvaluationError(
-            f"features={extractor.name!r} have no classifier, which the Inception Score asks: give 'inception', "
-            "'timm:tf_efficientnet_lite0', or another of timm's that was trained on classes, such as a tag in1k."
-        )
+    to_logits = logits_of(classifier)
     order = torch.randperm(len(fake), generator=torch.Generator().manual_seed(key("inception score", seed)))
     shuffled = fake[order.to(fake.device)]
-    logits = (extractor.logits(part) for part in splits(shuffled))      # one split at a time: there may be many classes
+    logits = (to_logits(part) for part in splits(shuffled))      # one split at a time: there may be many classes
     mean, std = score(logits)
-    name = score_name(extractor)
+    name = score_name(classifier)
     return {name: mean, f"{name}_std": std, f"{name}{STD_ERROR}": std / math.sqrt(SPLITS - 1)}
 
 
@@ -81,5 +78,5 @@ def score(parts: Iterable[Tensor]) -> tuple[float, float]:
 
 
 INCEPTION_SCORE = Metric(
-    inception_score, inputs=("fake", "extractor", "seed"), smooth=False, least=lambda dimensions: LEAST
+    inception_score, inputs=("fake", "classifier", "seed"), smooth=False, least=lambda dimensions: LEAST
 )

@@ -26,7 +26,7 @@ FEATURES = ("real", "fake")      # inputs that a function takes first and by pla
 SEEDED = (*FEATURES, "seed")
 INPUTS = (
     *SEEDED, "real_labels", "fake_labels", "extractor", "model", "fakes", "samples", "images", "places", "device",
-    "classes", "held_out",
+    "classes", "held_out", "classifier",
 )  # fmt: skip
 
 
