@@ -104,11 +104,9 @@ def evaluate(
             RUN/model is measured and the result also written to RUN/evaluation.json. Or images that another program
             made: "data:" and what `zoo.train` takes as data, or an open image set.
         data: as for `zoo.train`; read at the model's resolution and channels.
-        metrics: names; "fid", "fid_infinity", "kid", "cmmd", "precision_recall", "density_coverage", "mind", "ndb",
-            "vendi", "ms_ssim_diversity", "lpips_diversity", "ppl_zfull", "ppl_zend", "ppl_wfull", "ppl_wend",
-            "reconstruction", "reconstruction_lpips", "elbo" or a plugin's.
+        metrics: names, such as "fid", "kid" or "precision_recall"; `zoo.metrics.names.metric_names` has all of them.
         samples: images to generate; of given images at most as many as there are.
-        features: "inception", "timm:NAME", "timm:NAME@PIXELS", "pixels" or a plugin's.
+        features: "inception", "inception:clean", "timm:NAME", "timm:NAME@PIXELS", "clip:NAME", "pixels" or a plugin's.
         seed: of the samples, their labels, the reference's choice and of metrics that draw subsets.
         psi: truncation of the samples; 1 is none.
         batch: images whose features are computed at once; changes no value beyond rounding.
