@@ -1,8 +1,9 @@
 """Time of Inception features and of the Frechet distance, against torch-fidelity and pytorch-fid.
 
 Features: 2048 numbers of uint8 images of 32x32, float32, of the same weights; torch-fidelity's extractor beside ours.
-Frechet distance: from features [n, 2048] of both sides to the value; pytorch-fid's, which takes scipy's matrix root,
-and torch-fidelity's beside ours. Sides take turns; what they give is compared first.
+Frechet distance: from features [n, 2048] of both sides to the value, and from means and covariances to the value;
+pytorch-fid's, which takes scipy's matrix root, and torch-fidelity's beside ours. Sides take turns; what they give is
+compared first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from document import machine, print_result
 
 from zoo.data import open_images
 from zoo.metrics import inception_weights
-from zoo.metrics.frechet import frechet_distance
+from zoo.metrics.frechet import Gaussian, frechet_distance, root
 from zoo.metrics.names import extractor
 
 PEERS = ("torch-fidelity", "pytorch-fid", "scipy")
@@ -113,6 +114,33 @@ def frechet(n: int, repetitions: int) -> tuple[list[dict[str, float]], dict[str,
     return runs, {"images a side": n, "values": values, **ratios(runs)}
 
 
+def frechet_of_covariances(n: int, repetitions: int) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    from torch_fidelity.metric_fid import fid_statistics_to_metric
+
+    chance = torch.Generator().manual_seed(0)
+    given = [torch.randn(n, DIMENSIONS, generator=chance).relu().double() * scale for scale in (1.0, 1.1)]
+    moments = [(x.mean(0), x.T.cov()) for x in given]
+    arrays = [(mean.numpy(), covariance.numpy()) for mean, covariance in moments]
+
+    def ours() -> float:
+        one, other = (Gaussian(mean, covariance.trace(), root(covariance)) for mean, covariance in moments)
+        return one.distance(other)
+
+    def with_torch_fidelity() -> float:
+        sides = [{"mu": mean, "sigma": covariance} for mean, covariance in arrays]
+        return float(fid_statistics_to_metric(*sides, verbose=False)["frechet_inception_distance"])
+
+    sides = {
+        "zoo": ours,
+        "pytorch-fid (sqrtm)": lambda: float(calculate_frechet_distance(*arrays[0], *arrays[1])),
+        "torch-fidelity": with_torch_fidelity,
+    }
+    values = {name: side() for name, side in sides.items()}
+    runs = in_turns(sides, repetitions)
+    return runs, {"images a side": n, "values": values, **ratios(runs)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=128)
@@ -126,6 +154,8 @@ def main() -> None:
     for n in given.frechet:
         taken, summary[f"frechet, {n}"] = frechet(n, given.repetitions)
         runs += [{"what": f"frechet, {n}", **run} for run in taken]
+    taken, summary["frechet of covariances"] = frechet_of_covariances(max(given.frechet), given.repetitions)
+    runs += [{"what": "frechet of covariances", **run} for run in taken]
     taken, summary["features"] = features(given.images, given.batch, given.repetitions)
     runs += [{"what": "features", **run} for run in taken]
     print_result(before, runs, summary, {name: version(name) for name in PEERS})

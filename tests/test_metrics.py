@@ -9,7 +9,7 @@ import torch
 
 from zoo import registry
 from zoo.errors import EvaluationError, PluginError, UnknownName
-from zoo.metrics.frechet import frechet_distance
+from zoo.metrics.frechet import frechet_distance, nuclear_norm
 from zoo.metrics.kernel import kernel_distance
 from zoo.metrics.manifold import density_coverage, precision_recall
 from zoo.metrics.names import extractor, metric, metric_names
@@ -241,3 +241,13 @@ def test_a_plugin_adds_metrics_but_replaces_none():
     assert metric("fid")(real, fake).keys() == {"fid"}
     with pytest.raises(PluginError, match=r"'gone'.*does not import"):
         metric("gone")
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-7, 1e-12, 0.0])
+def test_the_quick_way_to_a_sum_of_singular_values_is_left_where_it_is_not_exact(smallest):
+    chance = torch.Generator().manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(60, 60, generator=chance, dtype=torch.float64)).Q for _ in range(2))
+    values = torch.cat([torch.ones(5), torch.full((55,), smallest)]).double()
+    matrix = left * values @ right
+    for each in (matrix, matrix[:40], matrix[:, :40]):
+        assert float(nuclear_norm(each)) == pytest.approx(float(torch.linalg.svdvals(each).sum()), rel=2e-9)
