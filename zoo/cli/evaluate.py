@@ -30,7 +30,7 @@ Metrics = Annotated[str, typer.Option(help="Names with commas between them.")]
 Samples = Annotated[int, typer.Option(min=1, help="Images to generate.")]
 Features = Annotated[
     str | None,
-    typer.Option(help="Extractor: inception, timm:NAME, clip:NAME, pixels, a plugin's; inception, but quick if --fast."),
+    typer.Option(help="Extractor: inception, timm:NAME, clip:NAME, pixels, or a plugin's; quick ones if --fast."),
 ]
 Psi = Annotated[float, typer.Option(help="Truncation of the samples; 1 is none.")]
 AtOnce = Annotated[int, typer.Option("--batch", min=1, help="Images whose features are computed at once.")]
