@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 import runpy
 import shlex
@@ -22,6 +23,7 @@ from typing import get_args
 import pytest
 
 import zoo
+from zoo.evaluation import Evaluation
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -350,3 +352,17 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", BLOCK.sub("", text)):
             if "://" not in target:
                 assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_the_distances_that_the_pages_tell_are_those_of_the_results():
+    page = (ROOT / "docs/evaluation.md").read_text()
+    found = Evaluation.open(ROOT / "benchmarks/results/cifar10.json")
+    assert (found.receipt["fake_images"], found.receipt["real_images"]) == (50_000, 10_000)
+    assert f"**{found['fid']:.3f} ± {found['fid_std_error']:.3f}**" in page
+    assert f"KID {found['kid']:.7f} ± {found['kid_std_error']:.7f}" in page
+    assert found["fid"] == pytest.approx(3.15, abs=0.01)
+
+    summary = json.loads((ROOT / "benchmarks/results/evaluation.json").read_text())["summary"]
+    features, distance = summary["features"], summary["frechet of covariances"]
+    for ratio in (features["torch-fidelity / zoo"], distance["pytorch-fid (sqrtm) / zoo"]):
+        assert f"{ratio['median']:.3g} times as long" in page
