@@ -185,7 +185,8 @@ def test_an_evaluation_reaches_the_card_only_if_it_is_about_these_weights(run, t
     found = zoo.evaluate(run, images, metrics=("kid",), samples=8, features="pixels", force=True)
     card = (zoo.publish(run, "acme/reds", dry_run=True).directory / "README.md").read_text()
     metrics = front(card)["model-index"][0]["results"][0]["metrics"]
-    assert {metric["type"]: metric["value"] for metric in metrics} == found.values
+    assert {metric["type"]: metric["value"] for metric in metrics} == {"kid": found["kid"]}
+    assert f"| kid | {found['kid']:.6g} ± {found['kid_std_error']:.2g} |" in card
     assert found.receipt["features"]["digest"] in card
     assert "private place" not in card
     record = json.loads((run.directory / "evaluation.json").read_text())

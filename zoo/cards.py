@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.licences import non_commercial
 from zoo.markdown import Ready, code, escape
+from zoo.uncertainty import with_errors
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -65,7 +66,7 @@ def render(
         shape=Ready(shape),
         samples=samples and Ready(re.sub(r"[^\w.-]", "_", samples, flags=re.ASCII)),
         training=_training(settings, origin, parent, license_),
-        values=[(name, _number(value)) for name, value in values.items()],
+        values=[(name, _told(value, error)) for name, value, error in with_errors(values)],
         receipt=_receipt(receipt),
         limitations=_limitations(model, license_, values),
         config=[(code(name), code(json.dumps(value))) for name, value in config.model_dump(mode="json").items()],
@@ -227,7 +228,8 @@ def _index(values: Mapping[str, float], receipt: Mapping[str, Any], name: str) -
         "task": {"type": "unconditional-image-generation", "name": "Unconditional Image Generation"},
         "dataset": {"type": data, "name": data},
         "metrics": [
-            {"type": _line(metric), "name": _line(metric), "value": float(value)} for metric, value in values.items()
+            {"type": _line(metric), "name": _line(metric), "value": float(value)}
+            for metric, value, _ in with_errors(values)
         ],
     }
     return [{"name": name, "results": [result]}]
@@ -242,6 +244,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _number(value: object) -> object:
     return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _told(value: float, error: float | None) -> object:
+    return _number(value) if error is None else f"{value:.6g} ± {error:.2g}"
 
 
 def _line(value: object) -> str:

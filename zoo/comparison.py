@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import EvaluationError
 from zoo.evaluation import Evaluation, differing
-from zoo.metrics.metric import STD_ERROR
+from zoo.uncertainty import STD_ERROR, with_errors
 
 if TYPE_CHECKING:
     from zoo.training.run import Run
@@ -124,8 +124,7 @@ def _short(value: object) -> str:
 
 
 def _rows(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[Row, ...]:
-    errors = {name + STD_ERROR for name in a}      # told with their values, not as values of their own
-    both = [name for name in a if name in b and name not in errors]
+    both = [name for name, _, _ in with_errors(a) if name in b]
     return tuple(Row(name, a[name], b[name], _std_error(a, b, name)) for name in both)
 
 

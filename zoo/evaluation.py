@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from zoo import receipts
 from zoo.errors import EvaluationError
 from zoo.measuring import METRICS, Settings, evidence, listed, measured, wanted
-from zoo.metrics.metric import GROUPS, STD_ERROR
+from zoo.metrics.metric import GROUPS
 from zoo.subjects import named, opened
+from zoo.uncertainty import with_errors
 
 if TYPE_CHECKING:
     from zoo.data import ImageSet
@@ -59,9 +60,9 @@ class Evaluation:
         return path
 
     def __str__(self) -> str:
-        told = {name: value for name, value in self.values.items() if not self._is_error(name)}
-        width = max(map(len, told), default=0)
-        lines = [f"{name:<{width}}  {value:.6g}{self._margin(name)}" for name, value in told.items()]
+        told = with_errors(self.values)
+        width = max((len(name) for name, _, _ in told), default=0)
+        lines = [f"{name:<{width}}  {value:.6g}{_margin(error)}" for name, value, error in told]
         receipt, features = self.receipt, self.receipt["features"]
         lines += [f"{name} was left out: {why}" for name, why in receipt.get("left_out", {}).items()]
         drawn = f"{receipt['fake_images']} samples (seed {receipt['seed']}, psi {receipt['psi']:g})"
@@ -69,13 +70,6 @@ class Evaluation:
         seen = "" if features is None else f"; features {features['name']}, resized {features['resize']}, weights "
         seen += "" if features is None else features["digest"][:12]
         return "\n".join([*lines, f"{drawn} against {against}{seen}"])
-
-    def _is_error(self, name: str) -> bool:
-        return name.endswith(STD_ERROR) and name.removesuffix(STD_ERROR) in self.values
-
-    def _margin(self, name: str) -> str:
-        error = self.values.get(name + STD_ERROR)
-        return "" if error is None else f" ± {error:.2g}"
 
 
 def evaluate(
@@ -145,6 +139,10 @@ def evaluate(
     if subject.run is not None and crew.leads:
         evaluation.save(subject.run.directory / receipts.FILE)
     return evaluation
+
+
+def _margin(error: float | None) -> str:
+    return "" if error is None else f" ± {error:.2g}"
 
 
 def _seconds(budget: float | None) -> float | None:

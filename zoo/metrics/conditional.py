@@ -14,8 +14,9 @@ from torch import Tensor
 
 from zoo.errors import EvaluationError
 from zoo.metrics.labels import called, checked, counts
-from zoo.metrics.metric import STD_ERROR, Metric, matched
+from zoo.metrics.metric import Metric, matched
 from zoo.noise import key
+from zoo.uncertainty import STD_ERROR
 
 FOLDS = 5          # of the reals: each is looked at by the classifier that did not learn from its fold
 LEAST = 2          # real images of a class: one to learn from, one to look at

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.metrics.metric import FEATURES, STD_ERROR, Metric
+from zoo.metrics.metric import FEATURES, Metric
 from zoo.noise import key
+from zoo.uncertainty import STD_ERROR
 
 PER_IMAGE = {"real": "real", "real_labels": "real", "fake": "fake", "fake_labels": "fake"}      # input -> side
 

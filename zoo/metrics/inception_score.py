@@ -17,8 +17,9 @@ from torch import Tensor
 
 from zoo.errors import EvaluationError
 from zoo.metrics.features import logits_of
-from zoo.metrics.metric import STD_ERROR, Metric
+from zoo.metrics.metric import Metric
 from zoo.noise import key
+from zoo.uncertainty import STD_ERROR
 
 if TYPE_CHECKING:
     from zoo.metrics.features import FeatureExtractor

@@ -16,8 +16,9 @@ from torch import Tensor
 from zoo.errors import EvaluationError
 from zoo.metrics.bins import Bins
 from zoo.metrics.manifold import distances
-from zoo.metrics.metric import STD_ERROR, Metric, matched
+from zoo.metrics.metric import Metric, matched
 from zoo.noise import key
+from zoo.uncertainty import STD_ERROR
 
 QUANTILE = 0.01      # of the unseen images' distances: fakes as near to a training image are near copies
 LEAST_UNSEEN = 100   # held-out images without which that quantile is not known, so that other reals stand in for them

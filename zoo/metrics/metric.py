@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import EvaluationError, PluginError
+from zoo.uncertainty import STD_ERROR
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,6 @@ def _none(dimensions: int) -> int:
     return 0
 
 
-STD_ERROR = "_std_error"         # what the name of a value's standard error ends with
 GROUPS = 10                      # of images left out in turn, unless told otherwise
 FEATURES = ("real", "fake")      # inputs that a function takes first and by place; all others go by name
 SEEDED = (*FEATURES, "seed")

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from zoo.errors import EvaluationError
 from zoo.metrics.lpips import LPIPS, at_size, weights_of
-from zoo.metrics.metric import STD_ERROR, Metric
+from zoo.metrics.metric import Metric
 from zoo.noise import Noise, key
+from zoo.uncertainty import STD_ERROR
 
 if TYPE_CHECKING:
     from zoo.metrics.sampling import Fakes

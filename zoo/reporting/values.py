@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from zoo.errors import EvaluationError
 from zoo.evaluation import Evaluation
-from zoo.metrics.metric import STD_ERROR
 from zoo.receipts import FILE
 from zoo.reporting.facts import mapping, measured, short, table
 from zoo.training.run import Run
+from zoo.uncertainty import with_errors
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,8 @@ def evaluated(run: Run) -> Evaluated:
         found = Evaluation.open(run.directory)
     except EvaluationError as error:
         return Evaluated(note=str(error))
-    errors = {name + STD_ERROR for name in found.values}
     rows = [
-        (short(name), measured(value, found.values.get(name + STD_ERROR)), f"{value:.17g}")
-        for name, value in found.values.items()
-        if name not in errors
+        (short(name), measured(value, error), f"{value:.17g}") for name, value, error in with_errors(found.values)
     ]
     forced = found.receipt.get("forced")
     doubtful = tuple(short(name) for name in forced) if isinstance(forced, list) else ()

@@ -1,0 +1,13 @@
+"""Values and their standard errors, which stand beside them under names of their own: ``kid`` and ``kid_std_error``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+STD_ERROR = "_std_error"      # what the name of a value's standard error ends with
+
+
+def with_errors(values: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
+    """Return (name, value, standard error or None) of every value that is no other one's standard error."""
+    errors = {name + STD_ERROR for name in values}
+    return [(name, value, values.get(name + STD_ERROR)) for name, value in values.items() if name not in errors]
