@@ -4,6 +4,7 @@ from math import exp, log
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from zoo.errors import EvaluationError
 from zoo.metrics.bins import Bins, different_bins, jensen_shannon
@@ -101,3 +102,24 @@ def test_they_are_metrics_by_name():
         different_bins(real, fake[:19])
     with pytest.raises(EvaluationError, match="give 2 of each"):
         vendi(real, fake[:1])
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_bins_tell_which_digit_is_missing(digit):
+    """Of 1,797 handwritten digits half are real; the others without one digit leave just its share out."""
+    pixels, labels = (torch.from_numpy(each) for each in load_digits(return_X_y=True))
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
+    real, others = order[:900], order[900:]
+    whole = different_bins(pixels[real], pixels[others])
+    fakes = others[labels[others] != digit]
+    found = different_bins(pixels[real], pixels[fakes])
+    share = float((labels[real] == digit).double().mean())      # about a tenth
+    assert whole["ndb_missing"] < 0.03
+    assert abs(found["ndb_missing"] - share) < 0.03
+    assert found["js"] > 1.8 * whole["js"]
+    cut = Bins.of(pixels[real].double(), 90)
+    missing = cut.different(cut.filled(pixels[fakes]), len(fakes)) < 0
+    of_that = [home for home in range(len(cut.centres)) if missing[home]]
+    homes = torch.cdist(pixels[real].double(), cut.centres).argmin(1)
+    inside = torch.isin(homes, torch.tensor(of_that))
+    assert (labels[real][inside] == digit).double().mean() > 0.7      # the bins that miss images are that digit's
