@@ -151,7 +151,7 @@ def in_processes(out: Path, steps: int) -> None:
     run(out, steps)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_training_that_goes_on_is_one_that_never_stopped(tmp_path, processes):
     for folder, steps in (("whole", WHOLE), ("parts", HALF), ("parts", WHOLE)):      # 10: between two moves of p
         if processes == 1:
@@ -163,8 +163,9 @@ def test_a_training_that_goes_on_is_one_that_never_stopped(tmp_path, processes):
     assert len(moved) > 2      # p did move, before and after
 
 
-def test_two_hundred_steps_leave_no_trace(tmp_path):
-    finished = run(tmp_path / "run", 200)
+@pytest.mark.parametrize("steps", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_so_many_steps_leave_no_trace(tmp_path, steps):
+    finished = run(tmp_path / "run", steps)
     model = zoo.load(f"dir:{finished.directory}/model")
     assert MEMORY not in dict(model.named_buffers())
     assert torch.isfinite(model.sample(4, seed=0)).all()

@@ -229,6 +229,7 @@ def test_a_training_that_stops_on_the_way_goes_on_exactly(tmp_path):
     assert told[0]["lr"] == pytest.approx(2e-4 * (0.2 + 0.8 * (1 + cos(pi * 3 / WHOLE)) / 2) * 16 / 20)
 
 
+@pytest.mark.slow
 def test_two_hundred_steps_of_r3gan_with_its_schedules(tmp_path):
     torch.manual_seed(0)
     model = zoo.create("r3gan", **SMALL)
