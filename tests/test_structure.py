@@ -16,8 +16,8 @@ PLUGINS = sorted(path.name for path in (ROOT / "plugins").iterdir() if (path / "
 # From the ground up: a module imports from its own floor and those below, also inside functions.
 # A name stands for the module or the package with everything in it, unless a longer name says otherwise.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "versions", "markdown", "memory", "licences", "home", "values", "uncertainty", "schedules",      # words
-     "steering"),
+    ("errors", "versions", "markdown", "memory", "licences", "home", "values", "uncertainty", "documents",      # words
+     "schedules", "steering"),
     ("noise", "plugin", "images", "storage", "penalties", "adaptation", "hub_errors", "repositories", "snapshots",
      "launch", "formats"),
     ("recipe", "losses", "discovery", "backbones", "judged", "substitution", "stages"),         # training as data

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from zoo.documents import mapping
 from zoo.licences import non_commercial
 from zoo.markdown import Ready, code, escape
 from zoo.uncertainty import with_errors
@@ -53,7 +54,7 @@ def render(
     values, receipt = _measured(evaluation)
     parent, license_ = _parent(model, settings), _license(model, settings)
     shape = f"[{4 if config.num_classes else 16}, {config.channels}, {config.resolution}, {config.resolution}]"
-    versions = _mapping(settings.get("versions"))
+    versions = mapping(settings.get("versions"))
     text = _template().render(
         front=Ready(_front(model, settings, values, receipt, repo_id)),
         title=repo_id or f"{_kind(model)}, {config.resolution}x{config.resolution}",
@@ -98,7 +99,7 @@ def _about(architecture: str) -> dict[str, str]:
 
 
 def _parent(model: Model, run: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _mapping(run.get("parent") or model.origin.get("parent"))
+    return mapping(run.get("parent") or model.origin.get("parent"))
 
 
 def _license(model: Model, run: Mapping[str, Any]) -> str:
@@ -116,8 +117,8 @@ def _training(
     run: Mapping[str, Any], origin: Mapping[str, Any], parent: Mapping[str, Any], license_: str
 ) -> list[tuple[str, object]]:
     given = {**origin, **run}
-    data, recipe = given.get("data"), _mapping(run.get("recipe"))
-    facts = _mapping(data) or {"name": data}
+    data, recipe = given.get("data"), mapping(run.get("recipe"))
+    facts = mapping(data) or {"name": data}
     rows = {
         "data": public_name(facts.get("name")),
         "images": facts.get("images"),
@@ -130,8 +131,8 @@ def _training(
         "precision": run.get("precision"),
         "processes": run.get("processes"),
         "seed": run.get("seed"),
-        "values that were not finite": _faults(_mapping(given.get("faults"))),
-        "what the watchdog saw": _watchdog(_mapping(given.get("watchdog"))),
+        "values that were not finite": _faults(mapping(given.get("faults"))),
+        "what the watchdog saw": _watchdog(mapping(given.get("watchdog"))),
         "parent": _named(parent),
         "licence": license_,
     }
@@ -151,7 +152,7 @@ def _watchdog(seen: Mapping[str, Any]) -> str:
     """Return what went wrong in a training, in the watchdog's words, and what was done; nothing where nothing was."""
     said = []
     for name, facts in seen.items():
-        since, back = _mapping(facts).get("since"), _mapping(facts).get("rolled_back")
+        since, back = mapping(facts).get("since"), mapping(facts).get("rolled_back")
         told = [f"from {since:g} kimg"] if isinstance(since, int | float) else []
         if back and isinstance(back, int):
             told.append(f"went back {'once' if back == 1 else f'{back} times'} to an earlier state")
@@ -160,13 +161,13 @@ def _watchdog(seen: Mapping[str, Any]) -> str:
 
 
 def _measured(evaluation: Mapping[str, Any] | None) -> tuple[dict[str, float], Mapping[str, Any]]:
-    found = _mapping(evaluation)
-    values = {name: value for name, value in _mapping(found.get("values")).items() if isinstance(value, (int, float))}
-    return values, _mapping(found.get("receipt")) if values else {}
+    found = mapping(evaluation)
+    values = {name: value for name, value in mapping(found.get("values")).items() if isinstance(value, (int, float))}
+    return values, mapping(found.get("receipt")) if values else {}
 
 
 def _receipt(receipt: Mapping[str, Any]) -> list[tuple[str, object]]:
-    data, features = _mapping(receipt.get("data")), _mapping(receipt.get("features"))
+    data, features = mapping(receipt.get("data")), mapping(receipt.get("features"))
     rows = {
         "samples": receipt.get("fake_images"),
         "real images": receipt.get("real_images"),
@@ -204,7 +205,7 @@ def _front(
 
     license_, parent = _license(model, run), _parent(model, run)
     known = license_.lower() in _LICENSES
-    data = _mapping({**model.origin, **run}.get("data")).get("name") or model.origin.get("data")
+    data = mapping({**model.origin, **run}.get("data")).get("name") or model.origin.get("data")
     dataset = str(data).removeprefix("hf:") if str(data).startswith("hf:") else ""
     base = str(parent.get("repo") or "")
     tags = (_line(model.architecture), "class-conditional" if model.config.num_classes else "")
@@ -223,7 +224,7 @@ def _front(
 
 
 def _index(values: Mapping[str, float], receipt: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    data = _line(public_name(_mapping(receipt.get("data")).get("name")) or "unnamed")
+    data = _line(public_name(mapping(receipt.get("data")).get("name")) or "unnamed")
     result = {
         "task": {"type": "unconditional-image-generation", "name": "Unconditional Image Generation"},
         "dataset": {"type": data, "name": data},
@@ -236,10 +237,6 @@ def _index(values: Mapping[str, float], receipt: Mapping[str, Any], name: str) -
 
 
 # Plain values.
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _number(value: object) -> object:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from zoo.documents import mapping
 from zoo.training.run import LARGEST
 from zoo.watchdog.signs import COLLAPSE, COPIES, DIVERGENCE, OSCILLATES, OVERFITS, POSTERIOR
 
@@ -23,11 +24,11 @@ class Made:
 
     @cached_property
     def recipe(self) -> Mapping[str, Any]:
-        return _mapping(self.settings.get("recipe"))
+        return mapping(self.settings.get("recipe"))
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        return _mapping(self.settings.get("config"))
+        return mapping(self.settings.get("config"))
 
     @cached_property
     def phases(self) -> tuple[Mapping[str, Any], ...]:
@@ -47,7 +48,7 @@ class Made:
     @property
     def loss(self) -> str:
         """The adversarial loss, if it is known."""
-        named = [_mapping(phase.get("settings")).get("loss") for phase in self.phases]
+        named = [mapping(phase.get("settings")).get("loss") for phase in self.phases]
         return str(self.recipe.get("loss") or next((each for each in named if each), ""))
 
     def added(self, name: str) -> bool:
@@ -102,12 +103,12 @@ def _penalty(made: Made) -> str:
     """R1, stronger where there is one. Of a new one the weight is Karras et al.'s (2020a): 0.0002 pixels / batch."""
     if not made.critic or made.loss == "wasserstein":
         return ""
-    within = _mapping(made.phases[0].get("settings")).get("gamma") if made.phases else None
+    within = mapping(made.phases[0].get("settings")).get("gamma") if made.phases else None
     if within is not None and "gamma" in made.config:      # R1 and R2 within the critic's turn
         return f"--set gamma={4 * float(within):.3g}"
     turns = [phase for phase in made.phases if phase.get("name") == "r1"]
     if turns:
-        before = Made.number(_mapping(turns[0].get("settings")), "gamma", 1.0)
+        before = Made.number(mapping(turns[0].get("settings")), "gamma", 1.0)
         return f"--add r1:gamma={4 * before:.3g},every={int(Made.number(turns[0], 'every', 1))}"
     if made.added("r1"):
         text = next(str(each) for each in made.recipe["added"] if str(each).startswith("r1"))
@@ -168,10 +169,6 @@ def _vae(name: str, change: Callable[[float], float]) -> Callable[[Made], str]:
         return f"--set {name}={change(before):.3g}"
 
     return option
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _sequence(value: object) -> Sequence[Any]:

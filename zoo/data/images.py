@@ -110,11 +110,15 @@ class ImageSet:
             raise IndexError(f"{self.name} has images 0 to {self._size - 1}, not {wanted.min()} to {wanted.max()}")
         if self._held is not None:
             images = self._held[torch.from_numpy(wanted).to(self.device)]
-            return images, None if self.labels is None else torch.from_numpy(self.labels[wanted])
+            return images, self.labels_of(wanted)
         places = wanted.copy() if self._places is None else self._places[wanted]
         pixels = self._decode(places) if self._stored is None else self._take(self._stored, places)
         labels = self._source.labels
         return torch.from_numpy(pixels), None if labels is None else torch.from_numpy(labels[places])
+
+    def labels_of(self, indices: Sequence[int] | Places) -> Tensor | None:
+        """Return the labels int64 [N] of the images at these places, or None without classes. No image is read."""
+        return None if self.labels is None else torch.from_numpy(self.labels[np.asarray(indices, dtype=np.int64)])
 
     def only(self, rows: Places) -> ImageSet:
         """Return the set of these images alone, by their places in rising order; what is decoded is shared."""

@@ -85,11 +85,12 @@ class Evidence:
     @cached_property
     def real_labels(self) -> Tensor:
         """Class [N] of each real image."""
-        if self.images.labels is None:
+        labels = self.images.labels_of(self.places)
+        if labels is None:
             raise EvaluationError(
                 f"{self.images.name} has no classes, which a metric asks for: give a folder with a subfolder a class."
             )
-        return torch.from_numpy(np.asarray(self.images.labels)[np.asarray(self.places)])
+        return labels
 
     @cached_property
     def fake_labels(self) -> Tensor:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.data import normalise
 from zoo.metrics.metric import Metric, mean_of
-from zoo.metrics.reconstruction import INPUTS, labels_for, looked_at, signed
+from zoo.metrics.reconstruction import INPUTS, labels_for, looked_at
 from zoo.noise import Noise, key
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ def evidence_bound(
         chance = Noise(key("evidence bound", seed, start))
         real = images.read(places[part])
         spread = (chance.uniform(*real.shape) - 0.5) * STEP
-        given = (signed(real.cpu()) + spread).to(model.device)
+        given = (normalise(real.cpu()) + spread).to(model.device)
         found = model.bound(given, None if labels is None else labels[part], noise=chance)
         reconstruction.append(found.reconstruction.double().cpu() - real[0].numel() * log(STEP))
         divergence.append(found.divergence.double().cpu())
-        means.append(model.encode(signed(real).to(model.device)).mean.double().cpu())
+        means.append(model.encode(normalise(real).to(model.device)).mean.double().cpu())
     return _told(torch.cat(reconstruction), torch.cat(divergence), images) | {"active_units": _active(torch.cat(means))}
 
 

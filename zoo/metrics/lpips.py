@@ -40,9 +40,7 @@ class LPIPS:
         if network not in NETWORKS:
             raise EvaluationError(f"LPIPS has no network {network!r}; it has {', '.join(NETWORKS)}.")
         self.network, self.device = network, torch.device(device or "cpu")
-        tensors = load(network)
-        self.digest = digest(tensors)      # sha256 of the weights
-        self._tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        self._tensors = {name: tensor.to(self.device) for name, tensor in load(network).items()}
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
@@ -107,7 +105,7 @@ def at_size(images: Tensor, largest: int | None = None) -> Tensor:
 
 def weights_of(network: str) -> dict[str, str]:
     """Return {"lpips-NETWORK": sha256 of its weights}, for receipts."""
-    return {f"lpips-{network}": LPIPS(network).digest}
+    return {f"lpips-{network}": digest(load(network))}
 
 
 def _are_images(images: Tensor, smallest: int) -> bool:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zoo.data import normalise
 from zoo.errors import EvaluationError
 from zoo.metrics.features import to_rgb
 from zoo.metrics.lpips import LPIPS, at_size, weights_of
 from zoo.metrics.metric import Metric, mean_of
-from zoo.metrics.reconstruction import signed
 from zoo.metrics.similarity import ms_ssim
 from zoo.noise import key
 
@@ -81,7 +81,7 @@ def between_pairs(
     fake_labels = fakes.labels_of(samples)
     if images.labels is None or fakes.classes != len(images.classes):
         fake_labels = None
-    real_labels = None if fake_labels is None or images.labels is None else torch.from_numpy(images.labels)[places]
+    real_labels = None if fake_labels is None else images.labels_of(places)
     # A model's images are drawn independently of each other, those of a folder may lie in an order.
     order = range(samples) if fakes.model is not None else torch.randperm(samples, generator=chance).tolist()
     shuffled = torch.randperm(len(places), generator=chance).tolist()
@@ -126,7 +126,7 @@ def _mean(
 
 
 def _measured(batch: list[tuple[Tensor, Tensor]], measure: Similarity, device: torch.device) -> Tensor:
-    a, b = (signed(to_rgb(torch.cat(side).to(device))) for side in zip(*batch))
+    a, b = (normalise(to_rgb(torch.cat(side).to(device))) for side in zip(*batch))
     return measure(a, b).cpu()
 
 

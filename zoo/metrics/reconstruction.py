@@ -11,10 +11,10 @@ from functools import partial
 from math import log10
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.data import normalise
 from zoo.errors import EvaluationError
 from zoo.images import to_bytes
 from zoo.metrics.features import to_rgb
@@ -83,12 +83,12 @@ def reconstructed(model: Model, images: ImageSet, places: Sequence[int]) -> Iter
     labels = labels_for(model, images, places)
     for start in range(0, len(places), step):
         real = images.read(places[start : start + step]).to(model.device)
-        latents = model.encode(signed(real)).mean
+        latents = model.encode(normalise(real)).mean
         shown = model.decode(latents) if labels is None else model.decode(latents, labels[start : start + step])
         if not shown.isfinite().all():
             raise EvaluationError("The model decodes NaN or infinity: its training diverged, so take earlier weights.")
         made = to_bytes(shown).to(model.device)
-        yield signed(to_rgb(real)), signed(to_rgb(made))
+        yield normalise(to_rgb(real)), normalise(to_rgb(made))
 
 
 def labels_for(model: Model, images: ImageSet, places: Sequence[int]) -> Tensor | None:
@@ -105,12 +105,7 @@ def labels_for(model: Model, images: ImageSet, places: Sequence[int]) -> Tensor 
         raise EvaluationError(
             f"The model decodes images of {classes} classes, but {images.name} {theirs}: give data of its classes."
         )
-    return torch.from_numpy(np.asarray(images.labels)[np.asarray(places)])
-
-
-def signed(images: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
+    return images.labels_of(places)
 
 
 RECONSTRUCTION = Metric(reconstruction, inputs=INPUTS)

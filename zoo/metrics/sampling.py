@@ -180,7 +180,7 @@ class GivenImages:
 
     def labels_of(self, n: int) -> Tensor | None:
         """Return the classes [n] of images 0 to n, or None."""
-        return None if self.images.labels is None else torch.from_numpy(self.images.labels[self.places[:n]])
+        return self.images.labels_of(self.places[:n])
 
     def about(self) -> dict[str, Any]:
         """Return what stands where a receipt names a model: their kind, name and size, and their fingerprint."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from zoo.documents import mapping
 from zoo.errors import ConfigError, Unsupported
 from zoo.pictures.lettering import lettered
 from zoo.pictures.samples import Progress, count, images_of, latents
@@ -61,8 +62,11 @@ def class_grid(
 
 def _known(model: Model) -> Sequence[str]:
     """Return the names that the weights tell, or numbers."""
-    data = model.origin.get("data")
-    told = data.get("classes") if isinstance(data, dict) else None
-    if isinstance(told, list) and len(told) == model.config.num_classes:
-        return told
-    return [f"class {index}" for index in range(model.config.num_classes)]
+    classes = model.config.num_classes
+    return named(model.origin.get("data"), classes) or [f"class {index}" for index in range(classes)]
+
+
+def named(data: object, classes: int) -> list[str] | None:
+    """Return the names of so many classes that a document's entry on data tells, or None where it tells none such."""
+    told = mapping(data).get("classes")
+    return [str(name) for name in told] if isinstance(told, list) and len(told) == classes else None

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.reporting.facts import mapping, number, short
+from zoo.documents import mapping
+from zoo.reporting.facts import number, short
 
 Point = tuple[float, float | None]      # (kimg, value); None where that was not finite
 

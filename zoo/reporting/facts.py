@@ -9,17 +9,13 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from zoo.documents import mapping
 from zoo.explanation import Explanation
 
 LETTERS = 200         # of a value among others; the settings at the end of the page have more room
 LONG = 2_000          # of a value there
 ROWS = 1_000          # of a table there
 COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """Return a mapping as it is, and anything else as an empty one."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def number(value: object) -> float | None:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.documents import mapping
 from zoo.errors import ZooError
 from zoo.recipe import Recipe
-from zoo.reporting.facts import mapping, number
+from zoo.reporting.facts import number
 from zoo.values import written
 
 if TYPE_CHECKING:

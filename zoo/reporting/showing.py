@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from zoo.documents import mapping
 from zoo.errors import ZooError
 from zoo.pictures import class_grid, interpolation_strip, neighbour_sheet, real_and_fake, sample_grid, truncation_sweep
+from zoo.pictures.classes import named
 from zoo.reporting.embedding import Picture, embedded
-from zoo.reporting.facts import mapping
 from zoo.training.memory import give_back, ran_out
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def alone(model: Model, settings: Mapping[str, Any], samples: int, progress: Pro
     told = "From one latent to another in each row. A model that has learned a space changes little by little."
     yield _drawn("Interpolation", told, lambda: interpolation_strip(model, seed=SEED, progress=progress))
     if model.config.num_classes:
-        names = _classes(model, settings)
+        names = named(settings.get("data"), model.config.num_classes)
         told = "The same latents in each column, of another class in each row."
         yield _drawn("Classes", told, lambda: class_grid(model, seed=SEED, names=names, progress=progress))
 
@@ -82,14 +83,6 @@ def beside(
     yield _drawn("Nearest neighbours", told, lambda: neighbour_sheet(
         model, images, extractor, n=rows, k=k, samples=samples, seed=SEED, progress=progress
     ))  # fmt: skip
-
-
-def _classes(model: Model, settings: Mapping[str, Any]) -> list[str] | None:
-    """Return the names of the classes in the data, where these are the model's."""
-    names = mapping(settings.get("data")).get("classes")
-    if not isinstance(names, list) or len(names) != model.config.num_classes:
-        return None
-    return [str(name) for name in names]
 
 
 def _drawn(title: str, caption: str, draw: Callable[[], Image]) -> Shown:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo.documents import mapping
 from zoo.errors import ConfigError, RunError, WeightsError
-from zoo.reporting.facts import mapping
 from zoo.training.directory import step_of, steps
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zoo.documents import mapping
 from zoo.errors import EvaluationError
 from zoo.evaluation import Evaluation
 from zoo.receipts import FILE
-from zoo.reporting.facts import mapping, measured, short, table
+from zoo.reporting.facts import measured, short, table
 from zoo.training.run import Run
 from zoo.uncertainty import with_errors
 
