@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-
-import numpy as np
+import struct
+from array import array
 
 from zoo.errors import WeightsError
 from zoo.formats.inert import Array, Context, Global, Kind
-from zoo.formats.storages import DTYPES, Storage, Strided, contiguous, strided
+from zoo.formats.storages import DTYPES, WORDS, Storage, Strided, contiguous, strided
 
 _LETTERS = {
     "b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64", "u1": "uint8", "u2": "uint16",
@@ -17,8 +17,12 @@ _LETTERS = {
 }  # fmt: skip
 
 
-# dtype -> numpy's code for it, little-endian.
-CODES = {name: code if code[1:] == "1" else f"<{code}" for code, name in _LETTERS.items()}
+# dtype -> struct's code for one of them; a complex number has none.
+_CODES = {
+    "bool": "?", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B", "uint16": "H",
+    "uint32": "I", "uint64": "Q", "float16": "e", "float32": "f", "float64": "d",
+}  # fmt: skip
+NAMES = tuple(_LETTERS.values())
 
 
 def dtype(context: Context, code: object, align: object = False, copy: object = False) -> Kind:
@@ -52,7 +56,9 @@ def _numbers(kind: object, data: object, count: int) -> memoryview:
         raise WeightsError(f"an array of {count} x {kind.size} bytes holds another number of bytes.")
     if kind.swapped and kind.size > 1:
         part = kind.size // 2 if kind.dtype == "complex64" else kind.size
-        return memoryview(np.frombuffer(data, f"<u{part}").byteswap().tobytes())
+        words = array(WORDS[part], bytes(data))
+        words.byteswap()
+        return memoryview(words).cast("B")
     return data
 
 
@@ -88,11 +94,10 @@ def from_buffer(context: Context, data: object, kind: object, shape: object, ord
 def scalar(context: Context, kind: object, data: object) -> object:
     """Return a number, truth value or text, as Python's own."""
     if isinstance(kind, Kind) and kind.dtype in ("U", "S") and isinstance(data, memoryview) and len(data) == kind.size:
-        letters = np.frombuffer(data, "u1" if kind.dtype == "S" else ">u4" if kind.swapped else "<u4")
-        text = "".join(map(chr, letters)).rstrip("\0")
+        wide = f"{'>' if kind.swapped else '<'}{kind.size // 4}I"
+        text = "".join(map(chr, data if kind.dtype == "S" else struct.unpack(wide, data))).rstrip("\0")
         text.encode()                                  # half a character is malformed
         return text
-    number = np.frombuffer(_numbers(kind, data, 1), CODES[kind.dtype]).item() if isinstance(kind, Kind) else None
-    if not isinstance(number, bool | int | float):
+    if not isinstance(kind, Kind) or kind.dtype not in _CODES:
         raise WeightsError("a scalar of this dtype cannot be read.")
-    return number
+    return struct.unpack(f"<{_CODES[kind.dtype]}", _numbers(kind, data, 1))[0]

@@ -18,7 +18,7 @@ from zoo.formats.handover import LONGEST_HEADER, most_bytes, write
 from zoo.formats.parsing import parse
 
 REFUSED, FULL = 3, 4           # exit codes; a full disk has no room for a cause
-MEMORY = 1 << 30               # bytes for the interpreter, numpy and what a pickle unfolds to
+MEMORY = 1 << 30               # bytes for the interpreter and what a pickle unfolds to
 SECONDS = 20                   # of processor time, and one for every 20 MB
 
 

@@ -192,7 +192,7 @@ _CALLS: dict[str, dict[str, Callable[..., object] | None]] = {
     "torch._tensor": {"_rebuild_from_type_v2": _from_type},
     "torch.nn.parameter": {"Parameter": None},
     "torch.storage": {"_load_from_bytes": _load_from_bytes},
-    "numpy": {"dtype": arrays.dtype, "ndarray": None, **dict.fromkeys(arrays.CODES)},
+    "numpy": {"dtype": arrays.dtype, "ndarray": None, **dict.fromkeys(arrays.NAMES)},
     "numpy.core.multiarray": {**_MULTIARRAY},
     "numpy._core.multiarray": {**_MULTIARRAY},
     "numpy.core.numeric": {"_frombuffer": arrays.from_buffer},

@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,10 +29,10 @@ from zoo.formats.storages import NAMES
 LARGEST = 1 << 35                  # bytes of a file
 SECONDS = 60                       # that reading may take, and one for every 5 MB
 
-# Finds the same zoo and numpy as this process uses, and nothing in the current folder or from PYTHON* variables.
+# Finds the same zoo as this process uses, and nothing in the current folder or from PYTHON* variables.
 _START = (
-    "import sys; zoo, numpy = sys.argv[1:]; sys.path.insert(0, zoo); import zoo.formats; "
-    "sys.path[:1] = []; sys.path.append(numpy); from zoo.formats.child import main; main()"
+    "import sys; sys.path.insert(0, sys.argv[1]); import zoo.formats; del sys.path[0]; "
+    "from zoo.formats.child import main; main()"
 )
 
 
@@ -85,13 +84,13 @@ def _open(path: Path) -> BinaryIO:
 
 def _run(file: BinaryIO, handed: Path, refusal: Path) -> str:
     """Let the reading process read a file and write what it found; return why it did not, or an empty string."""
-    places = [str(Path(module.__file__ or "").parent.parent) for module in (zoo, np)]
+    place = str(Path(zoo.__file__ or "").parent.parent)
     keep = {name: os.environ[name] for name in ("SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
     limit = SECONDS + os.fstat(file.fileno()).st_size // 5_000_000
     try:
         with handed.open("wb") as out, refusal.open("w+b") as said:
             code = subprocess.run(
-                [sys.executable, "-I", "-B", "-c", _START, *places],
+                [sys.executable, "-I", "-S", "-B", "-c", _START, place],
                 stdin=file, stdout=out, stderr=said, timeout=limit, check=False, cwd=handed.parent,
                 env={**keep, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             ).returncode  # fmt: skip
