@@ -85,11 +85,16 @@ def _dressed(model: Model, critic: Mapping[str, object] | None) -> Model:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Lets initial draws do nothing: on tensors without memory some would only load torch's compiler, for seconds."""
+    """Lets initial draws do nothing: on tensors without memory some would only load torch's compiler, for seconds.
+
+    Nor does the power iteration with which spectral norm begins multiply anything.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_", "orthogonal_", "normalize"):
             return args[0] if args else kwargs["tensor"]
+        if func is torch.mv:
+            return args[0].new_empty(len(args[0]))
         return func(*args, **(kwargs or {}))
 
 

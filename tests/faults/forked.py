@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import socket
@@ -31,6 +33,9 @@ def warm() -> None:
         import_module(module)
     for name in ("dcgan", "stylegan", "vae"):
         zoo.create(name)
+    gc.collect()
+    gc.freeze()      # else each process would look for garbage among all that was imported, and so copy it
+    atexit.register(gc.unfreeze)
 
 
 class Forked:

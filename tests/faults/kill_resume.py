@@ -7,7 +7,7 @@ checkpoint, its publication, pruning, run.json, the model folder. After some kil
 as well, as they would be if the machine had failed. Then weights, averages, optimisers, random state, log lines but for
 their clock, and grids are compared bit for bit.
 
-    python tests/faults/kill_resume.py [--count 200] [--seed 0] [--only dcgan]
+    python tests/faults/kill_resume.py [--count 200] [--seed 0] [--only dcgan] [--no-curves]
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from kinds import KINDS, Kind, emoji, train
 from undisturbed import differences
 
 import zoo
+from zoo.training import log
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")      # Python's audit events
 
@@ -150,9 +151,12 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="kinds of training whose name holds this")
+    parser.add_argument("--no-curves", action="store_true", help="draw none: they take as long as all the steps")
     asked = parser.parse_args()
     kinds = [kind for kind in KINDS if asked.only in kind.name]
     warm()
+    if asked.no_curves:
+        log.curves = lambda lines, path: None
     for kind in kinds:
         emoji(zoo.create(kind.architecture, **kind.config).config.resolution)
     logging.getLogger("zoo").setLevel(logging.ERROR)
