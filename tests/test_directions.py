@@ -12,7 +12,7 @@ from zoo.data import open_images
 from zoo.metrics.metric import SEEDED
 from zoo.metrics.names import extractor, metric, metric_names
 
-PAGE = Path(__file__).parent.parent / "docs/evaluation.md"
+PAGE = Path(__file__).parent.parent / "docs/metrics.md"
 N = 500                                                  # images of each set of fakes
 FAULTS = ("noise", "blur", "class dropped", "50 images only")
 EVERY, LOOKS, VARIETY = FAULTS, FAULTS[:2], FAULTS[2:]   # faults of what images look like, of which there are
@@ -95,7 +95,7 @@ def test_the_pages_table_is_true():
     """Word for word but for the numbers, which may differ a little from machine to machine."""
     number = re.compile(r"-?\d+\.?\d*(?:e-?\d+)?(?= \||\*)")
     wanted, page = table(), PAGE.read_text(encoding="utf-8")
-    said = f"docs/evaluation.md should hold this table:\n{wanted}"
+    said = f"docs/metrics.md should hold this table:\n{wanted}"
     written = page[page.find(wanted.splitlines()[0]) :].splitlines()
     for theirs, ours in zip(written, wanted.splitlines()):
         assert number.sub("#", theirs) == number.sub("#", ours), said

@@ -342,9 +342,9 @@ def test_transfer_methods_are_all_documented():
 def test_metrics_are_all_documented():
     from zoo.metrics.names import metric_names
 
-    rows = re.findall(r"^\| (`[^|]*`) \|", PAGES["docs/evaluation.md"], re.MULTILINE)
+    rows = re.findall(r"^\| (`[^|]*`) \|", PAGES["docs/metrics.md"], re.MULTILINE)
     missing = sorted(set(metric_names()) - {name for row in rows for name in re.findall(r"`([^`]+)`", row)})
-    assert not missing, f"docs/evaluation.md has no row for {', '.join(missing)}"
+    assert not missing, f"docs/metrics.md has no row for {', '.join(missing)}"
 
 
 def test_links_lead_somewhere():

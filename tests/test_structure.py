@@ -30,8 +30,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("conversion_cache",),
     ("loading",),                                                            # from a name to a model
     ("transfer", "training", "metrics", "watchdog"),
-    ("receipts", "subjects", "measuring", "evaluation", "repetition", "comparison", "publishing", "doctor",
-     "explanation", "remedies", "pictures"),
+    ("receipts", "subjects", "measuring", "evaluation", "repetition", "comparison", "learning_curve", "publishing",
+     "doctor", "explanation", "remedies", "pictures"),
     ("reporting",),                                                          # all of it on a page
     ("demo", "testing"),
     ("cli",),

@@ -95,14 +95,19 @@ def compare(a: Evaluation | Run | str | Path, b: Evaluation | Run | str | Path) 
             one measure; all of these are named. Or a receipt that cannot be read.
     """
     first, second = _opened(a), _opened(b)
-    pairs = [(words, _entry(first.receipt, place), _entry(second.receipt, place)) for words, place in ALIKE]
-    if unlike := [f"{words} {_short(x)} and {_short(y)}" for words, x, y in pairs if x != y]:
-        raise EvaluationError(f"A and B are not of one measure: {'; '.join(unlike)}. Evaluate both alike.")
+    if apart := unlike(first, second):
+        raise EvaluationError(f"A and B are not of one measure: {'; '.join(apart)}. Evaluate both alike.")
     rows = _rows(first.values, second.values)
     if not rows:
         of = [", ".join(each.values) or "nothing" for each in (first, second)]
         raise EvaluationError(f"A and B have no value in common: {of[0]} and {of[1]}. Evaluate both with one metric.")
     return Comparison(first, second, rows, tuple(_notes(first, second)))
+
+
+def unlike(a: Evaluation, b: Evaluation) -> list[str]:
+    """Return what keeps two evaluations from being of one measure, such as "fake images 500 and 1000"."""
+    pairs = [(words, _entry(a.receipt, place), _entry(b.receipt, place)) for words, place in ALIKE]
+    return [f"{words} {_short(x)} and {_short(y)}" for words, x, y in pairs if x != y]
 
 
 def _opened(given: Evaluation | Run | str | Path) -> Evaluation:

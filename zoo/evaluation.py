@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from zoo import receipts
 from zoo.errors import EvaluationError
 from zoo.measuring import METRICS, Settings, evidence, listed, measured, wanted
-from zoo.metrics.metric import GROUPS
 from zoo.subjects import named, opened
 from zoo.uncertainty import with_errors
 
@@ -77,14 +76,14 @@ def evaluate(
     data: str | Path | ImageSet,
     *,
     metrics: Sequence[str] = METRICS,
-    samples: int = 50_000,
-    features: str = "inception",
-    seed: int = 0,
-    psi: float = 1.0,
-    batch: int = 64,
-    reference: int | None = None,
-    force: bool = False,
-    errors: int = GROUPS,
+    samples: int = Settings.samples,
+    features: str = Settings.features,
+    seed: int = Settings.seed,
+    psi: float = Settings.psi,
+    batch: int = Settings.batch,
+    reference: int | None = Settings.reference,
+    force: bool = Settings.force,
+    errors: int = Settings.errors,
     budget: float | None = None,
     resolution: int | None = None,
     shared: bool = False,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zoo.errors import EvaluationError, PluginError
+from zoo.metrics.metric import GROUPS
 from zoo.subjects import Subject, chosen
 from zoo.versions import versions
 
@@ -31,15 +32,15 @@ class Settings:
         EvaluationError: an impossible value.
     """
 
-    metrics: tuple[str, ...]
-    samples: int
-    features: str
-    seed: int
-    psi: float
-    batch: int
-    reference: int | None
-    force: bool
-    errors: int
+    metrics: tuple[str, ...] = METRICS
+    samples: int = 50_000
+    features: str = "inception"
+    seed: int = 0
+    psi: float = 1.0
+    batch: int = 64
+    reference: int | None = None
+    force: bool = False
+    errors: int = GROUPS
 
     def __post_init__(self) -> None:
         counts = {"samples": self.samples, "batch": self.batch}

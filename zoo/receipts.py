@@ -83,6 +83,15 @@ def read(path: str | Path) -> dict[str, Any]:
         found = read_json(place)
     except (OSError, TypeError, ValueError, WeightsError) as error:
         raise EvaluationError(f"No receipt can be read at {str(path)[:200]!r}: {error}") from error
+    return checked(found, place)
+
+
+def checked(found: Any, place: str | Path) -> dict[str, Any]:
+    """Return {"values": ..., "receipt": ...} of a document that was read at a place.
+
+    Raises:
+        EvaluationError: it lacks an entry, or is of another schema.
+    """
     written = _version(found)
     if written not in (SCHEMA, None):
         raise EvaluationError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,11 +18,13 @@ from zoo.metrics.metric import GROUPS
 
 if TYPE_CHECKING:
     from zoo.evaluation import Evaluation
+    from zoo.learning_curve import LearningCurve
     from zoo.repetition import Repetition
 
 NAME_HELP = "A model's name, a run directory, or data:FOLDER for images; may be left out with --repeat."
 FROM_RECEIPT = ("metrics", "samples", "features", "seed", "psi", "batch", "reference", "force", "errors", "budget",
-                "fast", "resolution")  # fmt: skip
+                "fast", "resolution", "checkpoints")  # fmt: skip
+NOT_OF_CHECKPOINTS = ("budget", "fast", "resolution", "parent")
 A_MINUTE = 60.0
 DIFFERS = 1      # exit code of a repetition that gives other values
 
@@ -46,6 +49,9 @@ Fast = Annotated[bool, typer.Option("--fast", help="--budget 60s, and features t
 Resolution = Annotated[
     int | None, typer.Option(min=4, help="Pixels that images given as data:FOLDER are read at; theirs if left out.")
 ]
+Checkpoints = Annotated[
+    bool, typer.Option("--checkpoints", help="Measure all checkpoints that RUN has kept: values over kimg.")
+]
 Repeat = Annotated[
     Path | None,
     typer.Option(metavar="RECEIPT", help="Do again what an evaluation.json says, and tell whether it comes out."),
@@ -68,6 +74,7 @@ def evaluate(
     budget: Budget = None,
     fast: Fast = False,
     resolution: Resolution = None,
+    checkpoints: Checkpoints = False,
     processes: Processes = 1,
     repeat: Repeat = None,
     parent: Parent = None,
@@ -84,40 +91,57 @@ def evaluate(
     if name is None or data is None:
         missing = "NAME|RUN" if name is None else "DATA"
         raise ConfigError(f"Missing argument '{missing}': only --repeat does without. See zoo evaluate --help.")
-    from zoo.cli.progress import Progress
     from zoo.evaluation import evaluate as measure
-    from zoo.launch import rank, world
+    from zoo.learning_curve import learning_curve
+    from zoo.measuring import Settings, listed
     from zoo.metrics.names import offline_features
     from zoo.subjects import fastest_device
 
+    how: dict[str, Any] = {
+        "metrics": listed(metrics), "samples": samples, "seed": seed, "psi": psi, "batch": batch,
+        "features": (offline_features() if fast else Settings.features) if features is None else features,
+        "reference": reference, "force": force, "errors": errors,
+    }  # fmt: skip
+    if checkpoints:
+        _refuse(context, NOT_OF_CHECKPOINTS, "is not for --checkpoints, which all are measured alike: leave it out.")
+        _measure(context, name, json, lambda told: learning_curve(name, data, Settings(**how), **told))
+        return
+    how |= {"budget": seconds(budget) if budget is not None else A_MINUTE if fast else None, "resolution": resolution}
+    _measure(context, name, json, lambda told: measure(
+        with_parent(name, parent, device=fastest_device()), data, **how, **told
+    ))  # fmt: skip
+
+
+def _measure(
+    context: typer.Context, name: str, json: bool, measure: Callable[[dict[str, Any]], Evaluation | LearningCurve]
+) -> None:
+    """Measure, given the rest of the arguments, and say what came out."""
+    from zoo.cli.progress import Progress
+    from zoo.launch import rank, world
+
     with kept_for_document(json), Progress(f"evaluate {name}") as progress:
-        found = measure(
-            with_parent(name, parent, device=fastest_device()),
-            data,
-            metrics=metrics.split(","),
-            samples=samples,
-            features=(offline_features() if fast else "inception") if features is None else features,
-            seed=seed,
-            psi=psi,
-            batch=batch,
-            reference=reference,
-            force=force,
-            errors=errors,
-            budget=seconds(budget) if budget is not None else A_MINUTE if fast else None,
-            resolution=resolution,
-            shared=world() > 1,
-            command=shlex.join(["zoo", *context.obj]),
-            progress=progress.images if rank() == 0 else None,
-        )
+        found = measure({
+            "shared": world() > 1,
+            "command": shlex.join(["zoo", *context.obj]),
+            "progress": progress.images if rank() == 0 else None,
+        })  # fmt: skip
     if rank() == 0:
         _say(found, json)
 
 
-def _say(found: Evaluation | Repetition, json: bool) -> None:
+def _say(found: Evaluation | LearningCurve | Repetition, json: bool) -> None:
     if json:
         document(found.to_dict())
     else:
         lines(found)
+
+
+def _refuse(context: typer.Context, options: Sequence[str], why: str) -> None:
+    """Raise ConfigError where any of these options was given."""
+    for option in options:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"--{option} {why}")
 
 
 def _repeat(
@@ -128,10 +152,7 @@ def _repeat(
     from zoo.repetition import repeat
     from zoo.subjects import fastest_device
 
-    for option in FROM_RECEIPT:
-        source = context.get_parameter_source(option)
-        if source is not None and source.name == "COMMANDLINE":
-            raise ConfigError(f"--{option} is what the receipt says: leave it out beside --repeat, or --repeat itself.")
+    _refuse(context, FROM_RECEIPT, "is what the receipt says: leave it out beside --repeat, or --repeat itself.")
     if parent is not None and name is None:
         raise ConfigError(f"--parent {parent} needs the NAME of the delta beside --repeat.")
     with kept_for_document(json), Progress(f"repeat {receipt}") as progress:

@@ -11,6 +11,7 @@ import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from zoo.errors import WeightsError
 
@@ -26,7 +27,8 @@ SIZES = dict(DTYPES.values())                                            # name 
 NAMES = {code: name for name, (code, _) in DTYPES.items()}               # name in safetensors -> torch's
 MOST_AXES = 16
 LONGEST_AXIS = 1 << 40
-WORDS = {1: "B", 2: "H", 4: "I", 8: "Q"}          # bytes of an element -> memoryview's format for as many
+# bytes of an element -> memoryview's format for as many
+WORDS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 CHUNK = 1 << 24           # bytes that are gathered at once from a tensor that is not contiguous
 
 

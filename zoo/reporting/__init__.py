@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import ConfigError, RunError, ZooError
 from zoo.explanation import explain
+from zoo.learning_curve import known
 from zoo.reporting.chart import drawn
 from zoo.reporting.curves import panels
 from zoo.reporting.embedding import grids
+from zoo.reporting.evaluations import evaluated_panels
 from zoo.reporting.facts import looked, overview, settings_tables, short, summary
 from zoo.reporting.page import rendered
 from zoo.reporting.repeating import command
@@ -77,6 +79,7 @@ def _told(run: Run) -> dict[str, Any]:
         "told": told,
         "looked": looked(lines),
         "evaluation": evaluated(run),
+        "evaluations": [drawn(panel, told.found, told.kimg) for panel in evaluated_panels(known(run))],
         "charts": [drawn(panel, told.found, told.kimg) for panel in shown],
         "left_out": left_out,
         "grids": pictures,

@@ -82,16 +82,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def measured(value: float, error: float | None) -> str:
-    """Return a value with as many digits as its standard error leaves it, and that error."""
-    if error is None or not error > 0:
-        return f"{value:.6g}"
-    decimals = 1 - int(f"{error:e}".partition("e")[2])      # two digits of the error
-    if 0 <= decimals <= 9:
-        return f"{value:.{decimals}f} ± {error:.{decimals}f}"
-    return f"{value:.6g} ± {error:.2g}"
-
-
 def flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
     """Yield a document's values as (dotted name, text), a list of plain values as one."""
     if isinstance(value, Mapping) and value:

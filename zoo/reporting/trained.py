@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.documents import mapping
-from zoo.errors import ConfigError, RunError, WeightsError
+from zoo.errors import ConfigError, RunError
 from zoo.training.directory import step_of, steps
 
 if TYPE_CHECKING:
@@ -36,23 +34,9 @@ def networks(run: Run, parent: str | None = None) -> tuple[Model, str]:
 
 
 def _checkpoint(run: Run) -> tuple[Model, str]:
-    from zoo import weights
-    from zoo.storage import read_tensors
+    from zoo.training.networks import of_checkpoint
 
     found = steps(run.directory / "checkpoints")
     if not found:
         raise RunError("There is no model yet, and no checkpoint: the training writes them as it goes on.")
-    settings, file = run.settings, found[-1] / "model.safetensors"
-    added = mapping(settings.get("recipe")).get("added")
-    grows = isinstance(added, list) and any(str(each).startswith("progressive") for each in added)
-    if grows or settings.get("method") == "lora":
-        raise WeightsError("There is no model yet, and networks in the middle of such a training make no samples.")
-    if not file.is_file():
-        raise WeightsError(f"{file} is missing: the checkpoint is incomplete.")
-    tensors, critic = read_tensors(file), mapping(settings.get("critic")) or None
-    config = mapping(settings.get("config"))
-    model = weights.build(str(settings.get("architecture")), config, device="meta", critic=critic)
-    model.follow(weights.averaged_networks(model, tensors))
-    weights.check_fit(model.state_dict(), tensors, Path("checkpoints", found[-1].name, file.name))
-    weights.assign(model, tensors)
-    return model, f"the newest checkpoint, of step {step_of(found[-1]):,}"
+    return of_checkpoint(run, found[-1]), f"the newest checkpoint, of step {step_of(found[-1]):,}"

@@ -8,9 +8,9 @@ from zoo.documents import mapping
 from zoo.errors import EvaluationError
 from zoo.evaluation import Evaluation
 from zoo.receipts import FILE
-from zoo.reporting.facts import measured, short, table
+from zoo.reporting.facts import short, table
 from zoo.training.run import Run
-from zoo.uncertainty import with_errors
+from zoo.uncertainty import rounded, with_errors
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def evaluated(run: Run) -> Evaluated:
     except EvaluationError as error:
         return Evaluated(note=str(error))
     rows = [
-        (short(name), measured(value, error), f"{value:.17g}") for name, value, error in with_errors(found.values)
+        (short(name), rounded(value, error), f"{value:.17g}") for name, value, error in with_errors(found.values)
     ]
     forced = found.receipt.get("forced")
     doubtful = tuple(short(name) for name in forced) if isinstance(forced, list) else ()
